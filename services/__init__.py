@@ -1,0 +1,1 @@
+"""One folder a service; no service imports another."""

@@ -1,0 +1,125 @@
+"""Where the servers are, which credentials a process has, and what an operator may tune.
+
+Every field can be given as an environment variable `RAT_<NAME>`; maps are JSON. A process holds the credentials
+of the services that it runs and of no others.
+"""
+
+import json
+import os
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import Invalid
+
+
+class S3Key(BaseModel, frozen=True):
+    """One pair of S3 credentials."""
+
+    access_key_id: str
+    secret_access_key: SecretStr
+
+
+class Settings(BaseSettings):
+    """Everything a service is told when it starts."""
+
+    model_config = SettingsConfigDict(env_prefix="RAT_", frozen=True, extra="forbid")
+
+    postgres_url: str = "postgresql://127.0.0.1:5432/rat"
+    """Address and database without a user: each service logs in as its own role."""
+    postgres_passwords: dict[str, SecretStr] = {}
+    """Role (the name of a service) → password."""
+
+    nats_urls: list[str] = ["nats://127.0.0.1:4222"]
+    nats_passwords: dict[str, SecretStr] = {}
+    """User (the name of a service, or `infra`, `publisher`, `subscriber`) → password."""
+    nats_replicas: int = 1
+    """Copies that JetStream keeps of each stream."""
+
+    s3_endpoint: str = "http://127.0.0.1:8333"
+    s3_region: str = "us-east-1"
+    s3_bucket: str = "rat"
+    s3_keys: dict[str, S3Key] = {}
+    """Role (the name of a service, or `infra`, `uploader`) → key pair."""
+
+    lakehouse: Literal["embedded"] = "embedded"
+
+    gateway_host: str = "127.0.0.1"
+    gateway_port: int = 8080
+    gateway_open: bool = True
+    """Whether requests need no token; only sensible on loopback."""
+
+    runner_workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 2), ge=1)
+    """Attempts that one runner works on at a time, each in a process of its own."""
+    runner_recycle_runs: int = 200
+    """Runs after which a process of the warm pool is replaced."""
+    runner_recycle_bytes: int = 1_500_000_000
+    """Resident memory after which an idle process of the warm pool is replaced."""
+    spill_directory: str | None = None
+    """Where DuckDB spills to; a temporary directory when not given."""
+
+    run_lease: timedelta = timedelta(seconds=30)
+    """How long a runner may be silent before NATS gives its message to another one."""
+    run_heartbeat: timedelta = timedelta(seconds=30)
+    """How often a runner says that an attempt is alive (`run.progressed`)."""
+    run_silence: timedelta = timedelta(minutes=2)
+    """How long a claimed run may be silent before catalog queues it again."""
+    run_outage_limit: timedelta = timedelta(hours=1)
+    """How long a run waits for a server that cannot be reached before it fails as `unavailable`."""
+    stuck_run_timeout: timedelta = timedelta(minutes=120)
+    """How long a queued run may stay unclaimed before catalog queues it again."""
+    sweep_interval: timedelta = timedelta(seconds=60)
+    """How often ingest lists each zone for files that no notification told of."""
+    tick_interval: timedelta = timedelta(seconds=30)
+    """How long any loop that waits for a due time sleeps at the most."""
+
+    log_level: str = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    def postgres_password(self, role: str) -> str:
+        """The password of a role; `Invalid` when this process was not given it."""
+        if role not in self.postgres_passwords:
+            raise Invalid(f"RAT_POSTGRES_PASSWORDS has no entry for {role!r}")
+        return self.postgres_passwords[role].get_secret_value()
+
+    def nats_password(self, user: str) -> str:
+        """The password of a NATS user; `Invalid` when this process was not given it."""
+        if user not in self.nats_passwords:
+            raise Invalid(f"RAT_NATS_PASSWORDS has no entry for {user!r}")
+        return self.nats_passwords[user].get_secret_value()
+
+    def s3_key(self, role: str) -> S3Key:
+        """The key pair of a role; `Invalid` when this process was not given it."""
+        if role not in self.s3_keys:
+            raise Invalid(f"RAT_S3_KEYS has no entry for {role!r}")
+        return self.s3_keys[role]
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, secrets included, for a process that is to have them."""
+
+        def plain(value: object) -> object:
+            match value:
+                case SecretStr():
+                    return value.get_secret_value()
+                case S3Key():
+                    return {
+                        "access_key_id": value.access_key_id,
+                        "secret_access_key": value.secret_access_key.get_secret_value(),
+                    }
+                case dict():
+                    return {key: plain(item) for key, item in value.items()}
+                case timedelta():
+                    return value.total_seconds()
+                case _:
+                    return value
+
+        variables = {}
+        for name in type(self).model_fields:
+            value = plain(getattr(self, name))
+            if value is None:
+                continue
+            text = value if isinstance(value, str) else json.dumps(value)
+            variables[f"RAT_{name.upper()}"] = text
+        return variables
