@@ -6,7 +6,6 @@ of the services that it runs and of no others.
 
 import json
 import os
-from datetime import timedelta
 from typing import Literal
 
 from pydantic import BaseModel, Field, SecretStr
@@ -60,19 +59,19 @@ class Settings(BaseSettings):
     spill_directory: str | None = None
     """Where DuckDB spills to; a temporary directory when not given."""
 
-    run_lease: timedelta = timedelta(seconds=30)
+    run_lease_seconds: float = 30
     """How long a runner may be silent before NATS gives its message to another one."""
-    run_heartbeat: timedelta = timedelta(seconds=30)
+    run_heartbeat_seconds: float = 30
     """How often a runner says that an attempt is alive (`run.progressed`)."""
-    run_silence: timedelta = timedelta(minutes=2)
+    run_silence_seconds: float = 120
     """How long a claimed run may be silent before catalog queues it again."""
-    run_outage_limit: timedelta = timedelta(hours=1)
+    run_outage_limit_seconds: float = 3600
     """How long a run waits for a server that cannot be reached before it fails as `unavailable`."""
-    stuck_run_timeout: timedelta = timedelta(minutes=120)
+    stuck_run_timeout_minutes: float = 120
     """How long a queued run may stay unclaimed before catalog queues it again."""
-    sweep_interval: timedelta = timedelta(seconds=60)
+    sweep_interval_seconds: float = 60
     """How often ingest lists each zone for files that no notification told of."""
-    tick_interval: timedelta = timedelta(seconds=30)
+    tick_interval_seconds: float = 30
     """How long any loop that waits for a due time sleeps at the most."""
 
     log_level: str = "info"
@@ -110,8 +109,6 @@ class Settings(BaseSettings):
                     }
                 case dict():
                     return {key: plain(item) for key, item in value.items()}
-                case timedelta():
-                    return value.total_seconds()
                 case _:
                     return value
 
