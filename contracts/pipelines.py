@@ -1,0 +1,49 @@
+"""Namespaces and pipelines: their lifecycle, and what is asked about them."""
+
+from uuid import UUID
+
+from contracts.messages import Event, Message
+from contracts.names import PipelineName
+
+
+class ZoneReference(Message):
+    """A landing zone that a pipeline reads."""
+
+    namespace: str
+    zone: str
+    only_new: bool = False
+
+
+class PipelinePublished(Event, subject="pipeline.published"):
+    """A version of a pipeline's code was published."""
+
+    pipeline: PipelineName
+    pipeline_id: UUID
+    version: int
+    message: str | None = None
+    reads_tables: list[PipelineName] = []
+    reads_zones: list[ZoneReference] = []
+    archives_files: bool = False
+    """Whether it asks for the files that it read to be moved to `_processed/`."""
+
+
+class PipelineEdited(Event, subject="pipeline.edited", outside="subscribers that follow drafts"):
+    """A file of a pipeline's draft was written or removed."""
+
+    pipeline: PipelineName
+    pipeline_id: UUID
+    path: str
+    draft_dirty: bool
+
+
+class PipelineRemoved(Event, subject="pipeline.removed"):
+    """A pipeline was deleted; its tables stay."""
+
+    pipeline: PipelineName
+    pipeline_id: UUID
+
+
+class NamespaceRemoved(Event, subject="namespace.removed"):
+    """A namespace was deleted with what it held; its tables stay."""
+
+    namespace: str
