@@ -2,8 +2,10 @@
 
 from uuid import UUID
 
-from contracts.messages import Event, Message
+from contracts.messages import Event, Message, Query
 from contracts.names import PipelineName
+from contracts.reports import Severity
+from contracts.runs import PinnedFile
 
 
 class ZoneReference(Message):
@@ -47,3 +49,49 @@ class NamespaceRemoved(Event, subject="namespace.removed"):
     """A namespace was deleted with what it held; its tables stay."""
 
     namespace: str
+
+
+class FileProblem(Message):
+    """Something wrong with a line of an author's file."""
+
+    line: int | None = None
+    message: str
+
+
+class CheckedFile(Message):
+    """What was found in one file of a pipeline."""
+
+    path: str
+    valid: bool
+    errors: list[FileProblem] = []
+    warnings: list[FileProblem] = []
+
+
+class CheckedTest(Message):
+    """A quality test, as its header says."""
+
+    name: str
+    path: str
+    severity: Severity = Severity.ERROR
+    description: str = ""
+    tags: list[str] = []
+    remediation: str = ""
+
+
+class Validation(Message):
+    """What the files of a pipeline say, and what is wrong with them."""
+
+    valid: bool
+    files: list[CheckedFile]
+    reads_tables: list[PipelineName] = []
+    reads_zones: list[ZoneReference] = []
+    archives_files: bool = False
+    description: str | None = None
+    tests: list[CheckedTest] = []
+
+
+class ValidatePipeline(Query[Validation], subject="runner.validate"):
+    """Check every file of a pipeline as a run would read it: settings, Jinja, SQL, tests."""
+
+    pipeline: PipelineName
+    files: list[PinnedFile]

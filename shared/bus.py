@@ -1,0 +1,480 @@
+"""The bus: what a service hears, says, asks and answers, over NATS by FastStream.
+
+A service declares itself with `hear`, `answer`, `say` and `take` (nothing is connected by that: documents and tests
+read the declarations), then lives inside `running()`. How a message is acknowledged is decided here, in one
+middleware, and nowhere else:
+
+- handled: acknowledged, and the server's confirmation awaited;
+- `Unavailable`, `Conflict`, lost connections: given back with a growing delay, for as long as it takes;
+- cannot be understood, or refused for good: to the dead-letter stream with its reason, then ended;
+- a fault of ours: given back a few times, then to the dead-letter stream.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import asyncpg
+import nats.errors
+import nats.js.errors
+import structlog
+from fast_depends.exceptions import ValidationError as CallInvalid
+from faststream import AckPolicy, BaseMiddleware
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.message import NatsMessage
+from faststream.response import Response
+from faststream.security import SASLPlaintext
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig
+from pydantic import TypeAdapter, ValidationError
+
+from contracts.messages import Event, Query, derived_id
+from shared.errors import BY_CODE, Conflict, Internal, Invalid, RatError, TimedOut, Unavailable
+from shared.logs import correlation_id
+from shared.settings import Settings
+from shared.streams import DEAD_PREFIX, stream_of
+
+log = structlog.get_logger()
+
+E = TypeVar("E", bound=Event)
+A = TypeVar("A")
+
+MAX_MESSAGE_BYTES: Final = 256 * 1024
+"""No message is larger (`system.md`, Events): lists are answered in pages, reports lie in S3."""
+ACK_WAIT_SECONDS: Final = 30.0
+FAULT_DELIVERIES: Final = 8
+"""How often a message that runs into a fault of ours is tried before it becomes a dead letter."""
+ERROR_HEADER: Final = "rat-error"
+QUERY_CONCURRENCY: Final = 32
+QUERY_TIMEOUT_SECONDS: Final = 30.0
+
+TRANSIENT: Final = (
+    Unavailable,
+    TimedOut,
+    Conflict,
+    OSError,
+    asyncio.TimeoutError,
+    nats.errors.Error,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+)
+"""What another try may mend, however long it takes."""
+
+
+def retry_delay(deliveries: int) -> float:
+    """Seconds until a message that was delivered this often is tried again: 0.1, doubling, at most 30."""
+    return float(min(0.1 * 2 ** min(deliveries - 1, 20), 30.0))
+
+
+def event_headers(event: Event) -> dict[str, str]:
+    """The headers of an event: JetStream's duplicate key and CloudEvents 1.0 (binary mode, without the source)."""
+    headers = {
+        "Nats-Msg-Id": str(event.event_id),
+        "ce-specversion": "1.0",
+        "ce-id": str(event.event_id),
+        "ce-type": event.subject,
+        "ce-time": event.occurred_at.isoformat(),
+        "content-type": "application/json",
+    }
+    if (current := correlation_id.get()) is not None:
+        headers["correlation_id"] = current
+    return headers
+
+
+def event_body(event: Event) -> bytes:
+    """The event as JSON; `Invalid` if it is larger than a message may be."""
+    body = event.model_dump_json(by_alias=True).encode()
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise Invalid(f"{event.subject} of {len(body)} bytes is larger than a message may be ({MAX_MESSAGE_BYTES})")
+    return body
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A message that its taker holds until it acknowledges it or gives it back, beyond one handler's call."""
+
+    event: Event
+    message: NatsMessage
+
+    @property
+    def delivery(self) -> str:
+        """What tells this delivery from any other one."""
+        metadata = self.message.raw_message.metadata
+        return f"{metadata.stream}:{metadata.sequence.stream}:{metadata.num_delivered}"
+
+    async def renew(self) -> None:
+        """Say that work goes on, before the lease runs out; a lost connection is no reason to stop."""
+        with suppress(nats.errors.Error, OSError):
+            await self.message.in_progress()
+
+    async def acknowledge(self) -> None:
+        """Say that the work is done and stored; if that is lost, the message comes again."""
+        with suppress(nats.errors.Error, nats.js.errors.Error, asyncio.TimeoutError, OSError):
+            await self.message.ack_sync()
+
+    async def give_back(self, delay_seconds: float) -> None:
+        """Let another taker have it after a while."""
+        with suppress(nats.errors.Error, OSError):
+            await self.message.nack(delay=delay_seconds)
+
+
+class Taker:
+    """Takes one message at a time, when its owner has room for it."""
+
+    def __init__(self, bus: "Bus", subscriber: Any, event: type[Event]) -> None:
+        self._bus = bus
+        self._subscriber = subscriber
+        self._event = event
+
+    async def take(self) -> Lease:
+        """Wait for the next message; one that cannot be understood becomes a dead letter on the way."""
+        while True:
+            try:
+                message = await self._subscriber.get_one(timeout=5)
+            except (nats.errors.Error, nats.js.errors.Error, OSError):
+                await asyncio.sleep(0.2)
+                continue
+            if message is None:
+                continue
+            try:
+                return Lease(self._event.model_validate(await _decode_event(message)), message)
+            except ValidationError as error:
+                await self._bus.bury(message, reason(error))
+
+
+class Bus:
+    """One service's place on the bus."""
+
+    def __init__(self, broker: NatsBroker, service: str, *, lease_seconds: float = ACK_WAIT_SECONDS) -> None:
+        self.broker = broker
+        self.service = service
+        self.heard: dict[type[Event], Callable[..., Awaitable[None]] | None] = {}
+        self.said: list[type[Event]] = []
+        self.answered: dict[type[Query[Any]], Callable[..., Awaitable[Any]]] = {}
+        self.taken: set[str] = set()
+        """The subjects whose messages are held by a taker, beyond one call: nothing acknowledges them here."""
+        self._lease_seconds = lease_seconds
+
+    # Declaring
+
+    def hear(self, event: type[E], handler: Callable[[E], Awaitable[None]]) -> None:
+        """Call `handler` with every event of this kind, one replica of the service each, until it succeeds."""
+        self.heard[event] = handler
+        if event.stored:
+            self._pulled(event, ACK_WAIT_SECONDS)(handler)
+        else:
+            self.broker.subscriber(event.subject, decoder=_decode_event)(handler)
+
+    def take(self, event: type[Event]) -> Taker:
+        """Hear events of this kind one at a time, when the caller asks for the next."""
+        self.heard[event] = None
+        self.taken.add(event.subject)
+        return Taker(self, self._pulled(event, self._lease_seconds), event)
+
+    def answer(self, query: type[Query[A]], handler: Callable[[Any], Awaitable[A]]) -> None:
+        """Answer these queries; an error that `handler` raises reaches the asker as the same class."""
+        self.answered[query] = handler
+        self.broker.subscriber(query.subject, queue=self.service, max_workers=QUERY_CONCURRENCY)(handler)
+
+    def say(self, *events: type[Event]) -> None:
+        """Declare that this service publishes these events."""
+        for event in events:
+            self.said.append(event)
+            self.broker.publisher(event.subject, schema=event, description=event.__doc__)
+
+    def _pulled(self, event: type[Event], ack_wait_seconds: float) -> Any:
+        durable = f"{self.service}-{event.subject.replace('.', '-')}"
+        return self.broker.subscriber(
+            event.subject,
+            stream=JStream(stream_of(event.subject), declare=False),
+            durable=durable,
+            pull_sub=PullSub(batch_size=1, timeout=5.0),
+            config=ConsumerConfig(ack_wait=ack_wait_seconds, max_ack_pending=1000, max_deliver=-1),
+            ack_policy=AckPolicy.MANUAL,
+            decoder=_decode_event,
+        )
+
+    # Living
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Connect, hear and answer until the block is left."""
+        await self._start()
+        try:
+            yield
+        finally:
+            await self.broker.stop()
+
+    async def _start(self) -> None:
+        """Start once the server and its streams can be reached: they may come up after us."""
+        for attempt in range(1, 1000):
+            try:
+                await self.broker.start()
+            except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+                log.info("waiting for nats", service=self.service, error=repr(error))
+                await asyncio.sleep(retry_delay(attempt) / 3)
+            else:
+                return
+        raise Unavailable("NATS cannot be reached")
+
+    async def publish(self, event: Event) -> None:
+        """Publish an event past the outbox: for services without a database.
+
+        Returns once JetStream has stored it; `Unavailable` when it cannot be reached.
+        """
+        await self.send(event.address(), event_body(event), event_headers(event), stored=event.stored)
+
+    async def send(self, subject: str, body: bytes, headers: Mapping[str, str], *, stored: bool) -> None:
+        """Publish a message in this service's name; `Unavailable` when NATS does not confirm it."""
+        signed = {"ce-source": f"rat/{self.service}", **headers}
+        try:
+            if stored:
+                await self._jetstream.publish(subject, body, headers=signed, timeout=5)
+            else:
+                await self._connection.publish(subject, body, headers=signed)
+        except (TimeoutError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
+            raise Unavailable(f"{subject} could not be published: {error!r}") from error
+
+    async def ask(self, query: Query[A], *, timeout: float = QUERY_TIMEOUT_SECONDS) -> A:
+        """Ask and wait for the answer; the answering service's error is raised here as the same class.
+
+        `Unavailable` when nobody answers.
+        """
+        headers = {"content-type": "application/json"}
+        if (current := correlation_id.get()) is not None:
+            headers["correlation_id"] = current
+        service = query.subject.partition(".")[0]
+        try:
+            reply = await self._connection.request(
+                query.subject, query.model_dump_json().encode(), timeout=timeout, headers=headers
+            )
+        except nats.errors.NoRespondersError as error:
+            raise Unavailable(f"no {service} service is running") from error
+        except (TimeoutError, nats.errors.TimeoutError) as error:
+            raise Unavailable(f"{service} did not answer within {timeout:g} s") from error
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"{service} cannot be reached: {error!r}") from error
+        return _read_answer(query, reply)
+
+    async def bury(self, message: NatsMessage, why: str) -> None:
+        """Move a message to the dead-letter stream with the reason, then end its deliveries."""
+        raw = message.raw_message
+        headers = dict(raw.headers or {})
+        headers.pop("Nats-Msg-Id", None)
+        headers |= {
+            "rat-dead-reason": why.replace("\n", " ")[:2000],
+            "rat-dead-service": self.service,
+            "rat-dead-subject": raw.subject,
+            "rat-dead-deliveries": str(raw.metadata.num_delivered),
+            "ce-id": str(_event_id(message)),
+        }
+        log.error("dead letter", subject=raw.subject, service=self.service, reason=why)
+        await self.send(f"{DEAD_PREFIX}{self.service}.{raw.subject}", raw.data, headers, stored=True)
+        await message.reject()
+
+    @property
+    def _connection(self) -> Any:
+        return self.broker.config.connection_state.connection
+
+    @property
+    def _jetstream(self) -> Any:
+        return self.broker.config.connection_state.stream
+
+
+def declare(service: str) -> Bus:
+    """A bus that is never connected: for reading what a service declares."""
+    return Bus(NatsBroker(logger=None), service)
+
+
+def connect(settings: Settings, service: str) -> Bus:
+    """The bus of a service, logged in as its own user with an inbox prefix of its own."""
+    holder: list[Bus] = []
+
+    def middleware(message: Any, /, *, context: Any) -> BaseMiddleware[Any, Any]:
+        return Delivery(message, context=context, bus=holder[0])
+
+    broker = NatsBroker(
+        settings.nats_urls,
+        name=f"rat-{service}",
+        security=SASLPlaintext(username=service, password=settings.nats_password(service)),
+        inbox_prefix=f"_INBOX_{service}",
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0.2,  # type: ignore[arg-type]  # nats-py takes fractions of a second
+        connect_timeout=2,
+        graceful_timeout=10,
+        error_cb=_note_error,
+        middlewares=[middleware],
+        logger=None,
+    )
+    bus = Bus(broker, service, lease_seconds=settings.run_lease_seconds)
+    holder.append(bus)
+    return bus
+
+
+async def _note_error(error: Exception) -> None:
+    log.debug("nats connection", error=repr(error))
+
+
+class Delivery(BaseMiddleware[Any, Msg]):
+    """What becomes of a message after its handler: see the top of this module."""
+
+    def __init__(self, message: Any, /, *, context: Any, bus: Bus) -> None:
+        super().__init__(message, context=context)
+        self._bus = bus
+
+    async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> Any:
+        """Call the handler, then acknowledge, give back, bury, or answer."""
+        if msg.raw_message.subject in self._bus.taken:
+            return await call_next(msg)
+        token = correlation_id.set(msg.correlation_id)
+        try:
+            if msg.raw_message.reply.startswith("$JS.ACK"):
+                return await self._deliver(call_next, msg)
+            return await _answer(call_next, msg)
+        finally:
+            correlation_id.reset(token)
+
+    async def _deliver(self, call_next: Callable[[Any], Awaitable[Any]], message: NatsMessage) -> None:
+        metadata = message.raw_message.metadata
+        renewal = asyncio.create_task(_renew(message))
+        try:
+            await call_next(message)
+            with suppress(nats.errors.Error, nats.js.errors.Error, asyncio.TimeoutError):
+                await message.ack_sync()
+        except TRANSIENT as error:
+            log.warning("delayed", subject=message.raw_message.subject, service=self._bus.service, error=repr(error))
+            await _give_back(message, metadata.num_delivered)
+        except (RatError, ValidationError, CallInvalid) as error:
+            await self._bury_or_give_back(message, reason(error))
+        except Exception as error:
+            log.exception("handler failed", subject=message.raw_message.subject, service=self._bus.service)
+            if metadata.num_delivered >= FAULT_DELIVERIES:
+                await self._bury_or_give_back(message, repr(error))
+            else:
+                await _give_back(message, metadata.num_delivered)
+        finally:
+            renewal.cancel()
+
+    async def _bury_or_give_back(self, message: NatsMessage, why: str) -> None:
+        try:
+            await self._bus.bury(message, why)
+        except Unavailable:
+            await _give_back(message, message.raw_message.metadata.num_delivered)
+
+
+async def _give_back(message: NatsMessage, deliveries: int) -> None:
+    with suppress(nats.errors.Error, OSError):
+        await message.nack(delay=retry_delay(deliveries))
+
+
+async def _renew(message: NatsMessage) -> None:
+    """Keep a message from being delivered again while its handler works."""
+    while True:
+        await asyncio.sleep(ACK_WAIT_SECONDS / 3)
+        with suppress(nats.errors.Error, OSError):
+            await message.in_progress()
+
+
+async def _answer(call_next: Callable[[Any], Awaitable[Any]], message: NatsMessage) -> Any:
+    try:
+        return await call_next(message)
+    except RatError as error:
+        return _refusal(error)
+    except (ValidationError, CallInvalid) as error:
+        return _refusal(Invalid(reason(error)))
+    except TRANSIENT as error:
+        log.warning("cannot answer now", subject=message.raw_message.subject, error=repr(error))
+        return _refusal(Unavailable(f"a server that is needed cannot be reached: {type(error).__name__}"))
+    except Exception:
+        log.exception("query failed", subject=message.raw_message.subject)
+        return _refusal(Internal("internal error; the service's log has the details"))
+
+
+def _refusal(error: RatError) -> Response:
+    body = json.dumps({"message": error.message, "details": error.details}, default=str).encode()
+    return Response(body, headers={ERROR_HEADER: error.code})
+
+
+def _read_answer(query: Query[A], reply: Msg) -> A:
+    code = (reply.headers or {}).get(ERROR_HEADER)
+    if code is not None:
+        refusal = json.loads(reply.data)
+        raise BY_CODE.get(code, Internal)(refusal["message"], details=refusal["details"])
+    adapter: TypeAdapter[A] = _adapter(query.answer)
+    return adapter.validate_json(reply.data or b"null")
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def _adapter(answer: Any) -> TypeAdapter[Any]:
+    if answer not in _adapters:
+        _adapters[answer] = TypeAdapter(answer)
+    return _adapters[answer]
+
+
+def reason(error: Exception) -> str:
+    """What is wrong, field by field, in one line."""
+    match error:
+        case RatError():
+            return error.message
+        case CallInvalid():
+            return reason(error.original_error)
+        case ValidationError():
+            return _problems(error.errors())
+        case _:
+            return repr(error)
+
+
+def _problems(problems: Any) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc']) or 'message'}: {problem['msg']}" for problem in problems
+    )
+
+
+async def _decode_event(message: Any, _original: Any = None) -> Any:
+    """The JSON of an event; an outsider's event that has no id or time gets the message's own.
+
+    What is no JSON object is handed on as it is, for the model to refuse it by name.
+    """
+    try:
+        body = json.loads(message.body)
+    except ValueError:
+        return message.body.decode(errors="replace")
+    if not isinstance(body, dict):
+        return body
+    if not body.get("event_id"):
+        body["event_id"] = str(_event_id(message))
+    if not body.get("occurred_at"):
+        body["occurred_at"] = _stored_at(message)
+    return body
+
+
+def _event_id(message: Any) -> UUID:
+    """What an event is called that does not say its id: by header, else by its place in the stream."""
+    headers: Mapping[str, str] = message.raw_message.headers or {}
+    for name in ("ce-id", "Nats-Msg-Id"):
+        if name in headers:
+            try:
+                return UUID(headers[name])
+            except ValueError:
+                return derived_id(name, headers[name])
+    if message.raw_message.reply.startswith("$JS.ACK"):
+        metadata = message.raw_message.metadata
+        return derived_id(metadata.stream, metadata.sequence.stream)
+    return derived_id(message.raw_message.subject, message.body)
+
+
+def _stored_at(message: Any) -> str | None:
+    if not message.raw_message.reply.startswith("$JS.ACK"):
+        return None
+    stored: datetime = message.raw_message.metadata.timestamp
+    return stored.isoformat()
