@@ -7,8 +7,9 @@ from uuid import UUID
 
 from pydantic import Field
 
-from contracts.messages import Event, Message, Query
+from contracts.messages import Event, Message, Query, derived_id
 from contracts.names import PipelineName
+from contracts.paging import PageRequest
 
 
 class RunStatus(StrEnum):
@@ -100,6 +101,11 @@ class LogLine(Message):
     timestamp: datetime
     level: Literal["debug", "info", "warning", "error"] = "info"
     message: str
+
+
+def run_id_for(pipeline: str, dedupe_key: str) -> UUID:
+    """The id of the run of a request: asking again with the same key is asking for the same run."""
+    return derived_id("run", pipeline, dedupe_key)
 
 
 class RunRequested(Event, subject="run.requested"):
@@ -351,5 +357,99 @@ class RunOutcome(Message):
 
 class FindRunOutcome(Query[RunOutcome], subject="catalog.find_run_outcome"):
     """Ask how a run ended, long after it, too: for those who may have missed its event."""
+
+    run_id: UUID
+
+
+class QualityOfRun(Message):
+    """How one quality test judged a run."""
+
+    name: str
+    status: str
+    severity: str
+    value: int | None
+    expected: int = 0
+    duration_ms: float
+    sample_rows: list[dict[str, Any]] = []
+    message: str | None = None
+
+
+class Run(Message):
+    """A run as the API shows it."""
+
+    id: UUID
+    pipeline_id: UUID
+    namespace: str
+    layer: str
+    pipeline: str
+    version: int | None
+    status: RunStatus
+    trigger: str
+    attempt: int
+    branch: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    duration_ms: int | None
+    rows_written: int
+    error: str | None
+    error_kind: ErrorKind | None
+    phase_profiles: list[Phase]
+    quality: list[QualityOfRun]
+    """Filled for one run, empty in lists."""
+    inputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]]
+    parameters: dict[str, Any]
+    dry_run: bool
+    logs_s3_path: str | None
+    created_at: datetime
+
+
+class Runs(Message):
+    """A page of runs."""
+
+    runs: list[Run]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListRuns(Query[Runs], PageRequest, subject="catalog.list_runs"):
+    """List runs, the newest first unless `sort` says otherwise."""
+
+    namespace: str | None = None
+    layer: str | None = None
+    pipeline: str | None = None
+    status: RunStatus | None = None
+    trigger: str | None = None
+    """The start of the trigger's label."""
+    started_after: datetime | None = None
+    started_before: datetime | None = None
+    sort: Literal["created_at", "-created_at", "started_at", "-started_at", "duration_ms", "-duration_ms"] = (
+        "-created_at"
+    )
+
+
+class FindRun(Query[Run], subject="catalog.find_run"):
+    """Show one run; NotFound if there is none of that id."""
+
+    run_id: UUID
+
+
+class CancelRun(Query[RunAccepted], subject="catalog.cancel_run"):
+    """Ask for the end of a run; NotFound, or Conflict when it has ended."""
+
+    run_id: UUID
+
+
+class RunLogs(Message):
+    """Where the log of a run is."""
+
+    status: RunStatus
+    url: str | None
+    """A presigned address of the whole log as JSON Lines; none while the run goes on."""
+    last_lines: list[LogLine]
+
+
+class AddressRunLogs(Query[RunLogs], subject="catalog.address_run_logs"):
+    """Ask where the log of a run can be read; NotFound if there is no such run."""
 
     run_id: UUID
