@@ -304,15 +304,21 @@ class EndRun(Message):
 
 
 class Over(Message):
-    """The run has ended, or another delivery has it: acknowledge and forget."""
+    """The run has ended, or was queued anew since: acknowledge and forget."""
 
     verdict: Literal["over"] = "over"
+
+
+class Superseded(Message):
+    """Another attempt is the newest: stop without a word, and acknowledge nothing."""
+
+    verdict: Literal["superseded"] = "superseded"
 
 
 class Claimed(Message):
     """The answer to a claim."""
 
-    claim: Attempt | EndRun | Over = Field(discriminator="verdict")
+    claim: Attempt | EndRun | Over | Superseded = Field(discriminator="verdict")
 
 
 class ClaimRun(Query[Claimed], subject="catalog.claim_run"):
