@@ -69,6 +69,10 @@ class Query(Message, Generic[Answer]):
         super().__init_subclass__(**kwargs)
         cls.subject = subject
 
+    def address(self) -> str:
+        """The subject that this one is asked on; differs from `subject` only where that has a wildcard."""
+        return self.subject
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the type of the answer, which the class statement says."""

@@ -1,9 +1,14 @@
 """Tables on main: how they change, and what is asked about them."""
 
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from contracts.messages import Event
+from pydantic import Field
+
+from contracts.messages import Event, Message, Query
+from contracts.names import Layer, Name
+from contracts.paging import PageRequest
 
 
 class TableChanged(Event, subject="table.changed"):
@@ -16,3 +21,123 @@ class TableChanged(Event, subject="table.changed"):
     """The entry of the log of merges, an opaque string."""
     change: Literal["written", "dropped"] = "written"
     run_id: UUID | None = None
+
+
+class Column(Message):
+    """A column of a table, with what its owner says of it."""
+
+    name: str
+    type: str
+    """As DuckDB writes it: `BIGINT`, `DECIMAL(10,2)`, `VARCHAR[]` …"""
+    nullable: bool
+    description: str | None = None
+
+
+class Table(Message):
+    """A table on main, as lists show it."""
+
+    namespace: str
+    layer: str
+    name: str
+    row_count: int
+    """From the table's Iceberg metadata."""
+    size_bytes: int
+    """Of its data files."""
+    description: str | None = None
+    owner: str | None = None
+    updated_at: datetime | None = None
+    """When it last changed."""
+
+
+class TableWithColumns(Table):
+    """A table on main with its columns."""
+
+    columns: list[Column]
+
+
+class Tables(Message):
+    """A page of tables."""
+
+    tables: list[Table]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListTables(Query[Tables], PageRequest, subject="query.list_tables"):
+    """List the tables on main, by name."""
+
+    namespace: str | None = None
+    layer: Layer | None = None
+
+
+class FindTable(Query[TableWithColumns], subject="query.find_table"):
+    """Show one table and its columns; NotFound if main has none of that name."""
+
+    namespace: str
+    layer: str
+    name: str
+
+
+class ResultEnd(Message):
+    """What is known of a result when its last chunk is taken."""
+
+    total_rows: int
+    """The rows that were sent."""
+    truncated: bool
+    """Whether there are more than the limit let through."""
+    duration_ms: float
+
+
+class RunSql(Query[ResultEnd], subject="query.run_sql"):
+    """Run one SELECT (or EXPLAIN, DESCRIBE, SUMMARIZE, SHOW) over the tables on main.
+
+    The result goes to the asker's inbox as an Arrow IPC stream in chunks, before the answer. Invalid, with `line` and
+    `column`, for SQL that DuckDB refuses; TimedOut after 60 s.
+    """
+
+    sql: str = Field(min_length=1, max_length=100_000)
+    namespace: Name = "default"
+    """Where `layer.table` is looked for."""
+    limit: int = Field(default=1000, ge=0, le=10_000_000)
+    inbox: str = Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")
+    """The subject that the asker listens on for chunks."""
+
+
+class PreviewTable(Query[ResultEnd], subject="query.preview_table"):
+    """Read some rows of a table; its result comes like that of a query."""
+
+    namespace: str
+    layer: str
+    name: str
+    limit: int = Field(default=100, ge=0, le=10_000)
+    inbox: str = Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")
+    """The subject that the asker listens on for chunks."""
+
+
+class SchemaColumn(Message):
+    """The name and type of a column."""
+
+    name: str
+    type: str
+
+
+class TableSchema(Message):
+    """The columns of a table."""
+
+    namespace: str
+    layer: str
+    name: str
+    columns: list[SchemaColumn]
+
+
+class SchemasEnd(Message):
+    """How many schemas were sent."""
+
+    total: int
+
+
+class ReadSchemas(Query[SchemasEnd], subject="query.read_schemas"):
+    """Read the columns of every table on main: a `TableSchema` as JSON a line, in chunks to the asker's inbox."""
+
+    inbox: str = Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")
+    """The subject that the asker listens on for chunks."""

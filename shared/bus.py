@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
+from time import perf_counter
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -29,10 +31,13 @@ from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.nats.message import NatsMessage
 from faststream.response import Response
 from faststream.security import SASLPlaintext
+from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig
 from pydantic import TypeAdapter, ValidationError
 
+from contracts.health import CheckHealth, Dependency, Health
 from contracts.messages import Event, Query, derived_id
 from shared.errors import BY_CODE, Conflict, Internal, Invalid, RatError, TimedOut, Unavailable
 from shared.logs import correlation_id
@@ -52,6 +57,8 @@ FAULT_DELIVERIES: Final = 8
 ERROR_HEADER: Final = "rat-error"
 QUERY_CONCURRENCY: Final = 32
 QUERY_TIMEOUT_SECONDS: Final = 30.0
+LOOK_TIMEOUT_SECONDS: Final = 3.0
+"""How long a server may take to show that it is there."""
 
 TRANSIENT: Final = (
     Unavailable,
@@ -161,6 +168,7 @@ class Bus:
         self.answered: dict[type[Query[Any]], Callable[..., Awaitable[Any]]] = {}
         self.taken: set[str] = set()
         """The subjects whose messages are held by a taker, beyond one call: nothing acknowledges them here."""
+        self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self._lease_seconds = lease_seconds
 
     # Declaring
@@ -190,6 +198,10 @@ class Bus:
             self.said.append(event)
             self.broker.publisher(event.subject, schema=event, description=event.__doc__)
 
+    def check(self, dependency: str, look: Callable[[], Awaitable[object]]) -> None:
+        """Name a server that this service depends on, and how to see that it is there: `look` raises if it is not."""
+        self.checks[dependency] = look
+
     def _pulled(self, event: type[Event], ack_wait_seconds: float) -> Any:
         durable = f"{self.service}-{event.subject.replace('.', '-')}"
         return self.broker.subscriber(
@@ -206,7 +218,9 @@ class Bus:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Connect, hear and answer until the block is left."""
+        """Connect, hear and answer, also how the service is, until the block is left."""
+        health = f"{self.service}.health"
+        self.broker.subscriber(health, queue=self.service, include_in_schema=False)(self.health)
         await self._start()
         try:
             yield
@@ -225,6 +239,13 @@ class Bus:
                 return
         raise Unavailable("NATS cannot be reached")
 
+    async def health(self, query: CheckHealth) -> Health:
+        """Say that the service is there, and which of the servers that it depends on are."""
+        looks = (_look(dependency, look) for dependency, look in self.checks.items())
+        return Health(
+            service=self.service, version=version("rat-platform"), dependencies=list(await asyncio.gather(*looks))
+        )
+
     async def publish(self, event: Event) -> None:
         """Publish an event past the outbox: for services without a database.
 
@@ -237,9 +258,9 @@ class Bus:
         signed = {"ce-source": f"rat/{self.service}", **headers}
         try:
             if stored:
-                await self._jetstream.publish(subject, body, headers=signed, timeout=5)
+                await self.jetstream.publish(subject, body, headers=signed, timeout=5)
             else:
-                await self._connection.publish(subject, body, headers=signed)
+                await self.connection.publish(subject, body, headers=signed)
         except (TimeoutError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise Unavailable(f"{subject} could not be published: {error!r}") from error
 
@@ -251,10 +272,10 @@ class Bus:
         headers = {"content-type": "application/json"}
         if (current := correlation_id.get()) is not None:
             headers["correlation_id"] = current
-        service = query.subject.partition(".")[0]
+        service = query.address().partition(".")[0]
         try:
-            reply = await self._connection.request(
-                query.subject, query.model_dump_json().encode(), timeout=timeout, headers=headers
+            reply = await self.connection.request(
+                query.address(), query.model_dump_json().encode(), timeout=timeout, headers=headers
             )
         except nats.errors.NoRespondersError as error:
             raise Unavailable(f"no {service} service is running") from error
@@ -281,12 +302,32 @@ class Bus:
         await message.reject()
 
     @property
-    def _connection(self) -> Any:
-        return self.broker.config.connection_state.connection
+    def connection(self) -> NatsClient:
+        """The connection to NATS, once running."""
+        connection: NatsClient = self.broker.config.connection_state.connection
+        return connection
 
     @property
-    def _jetstream(self) -> Any:
-        return self.broker.config.connection_state.stream
+    def jetstream(self) -> JetStreamContext:
+        """JetStream over that connection."""
+        stream: JetStreamContext = self.broker.config.connection_state.stream
+        return stream
+
+
+async def _look(dependency: str, look: Callable[[], Awaitable[object]]) -> Dependency:
+    began = perf_counter()
+    problem = None
+    try:
+        await asyncio.wait_for(look(), LOOK_TIMEOUT_SECONDS)
+    except Exception as error:
+        log.warning("dependency is down", dependency=dependency, error=repr(error))
+        problem = str(error) or type(error).__name__
+    return Dependency(
+        name=dependency,
+        state="down" if problem else "up",
+        latency_ms=round((perf_counter() - began) * 1000, 3),
+        message=problem,
+    )
 
 
 def declare(service: str) -> Bus:

@@ -62,6 +62,7 @@ async def relay(pool: asyncpg.Pool, bus: Bus) -> AsyncIterator[None]:
     async with transaction(pool) as connection:
         await connection.execute("select pg_advisory_xact_lock(hashtextextended('outbox of ' || current_schema, 0))")
         await connection.execute(_TABLE)
+    bus.check("postgres", lambda: pool.fetchval("select 1"))
     task = asyncio.create_task(_publish_for_ever(pool, bus))
     try:
         yield
