@@ -93,7 +93,8 @@ class RunsService:
     async def request_run(self, query: RequestRun) -> RunAccepted:
         """Record a run and answer when it is recorded."""
         request = query.request
-        run_id = run_id_for(request.pipeline, request.dedupe_key or str(request.event_id))
+        key = f"idempotency:{query.idempotency_key}" if query.idempotency_key else request.dedupe_key
+        run_id = run_id_for(request.pipeline, key or str(request.event_id))
         body_hash = _body_hash(request) if query.idempotency_key else None
         if (known := await store.find_request(self.db, run_id)) is not None:
             return await self._answer_known(known, body_hash)
@@ -147,7 +148,7 @@ class RunsService:
         await self._queue_next(db, pipeline, now)
 
     async def _queue_next(self, db: Connection, pipeline: store.LockedPipeline, now: datetime) -> None:
-        """Queue the oldest run that waits for its locked pipeline; one that cannot be pinned ends, and the next is taken."""
+        """Queue the oldest run that waits for its locked pipeline; one that cannot be pinned ends instead."""
         while (waiting := await store.oldest_waiting(db, pipeline.id)) is not None:
             version, pins = await self._pins_of(db, pipeline, waiting)
             if pins:

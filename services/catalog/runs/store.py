@@ -165,7 +165,8 @@ async def insert_run(
     """Record a pending run."""
     await db.execute(
         """
-        insert into runs (id, pipeline_id, pipeline, trigger, parameters, dry_run, wanted_version, draft_pins, created_at)
+        insert into runs
+          (id, pipeline_id, pipeline, trigger, parameters, dry_run, wanted_version, draft_pins, created_at)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         """,
         run_id,
@@ -498,8 +499,8 @@ async def open_runs(db: Connection, pipeline_id: UUID) -> list[UUID]:
 # Lists
 
 _SHOWN = """
-id, pipeline_id, pipeline, version, status, trigger, attempt, branch, started_at, finished_at, duration_ms, rows_written,
-error, error_kind, phase_profiles, inputs, outputs, parameters, dry_run, logs_s3_path, created_at
+id, pipeline_id, pipeline, version, status, trigger, attempt, branch, started_at, finished_at, duration_ms,
+rows_written, error, error_kind, phase_profiles, inputs, outputs, parameters, dry_run, logs_s3_path, created_at
 """
 
 _MATCHES = """
