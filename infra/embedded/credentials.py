@@ -1,0 +1,63 @@
+"""Generated credentials of an embedded stack, kept beside its data."""
+
+import secrets
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ValidationError
+
+from infra.embedded.directory import write_privately
+from infra.setup import ROLES
+from shared.errors import Invalid
+
+_NATS_USERS: Final = (*ROLES, "infra", "publisher", "subscriber")
+_S3_ROLES: Final = ("catalog", "ingest", "runner", "query", "gateway", "infra", "uploader")
+
+
+class KeyPair(BaseModel, frozen=True):
+    """An S3 key pair as it is written down."""
+
+    access_key_id: str
+    secret_access_key: str
+
+
+class Credentials(BaseModel, frozen=True):
+    """Every password and key of the stack."""
+
+    postgres: dict[str, str] = {}
+    nats: dict[str, str] = {}
+    s3: dict[str, KeyPair] = {}
+    seaweedfs: str = ""
+    """Signs what the parts of SeaweedFS say to each other."""
+
+
+def read_credentials(directory: Path) -> Credentials:
+    """The credentials of this data directory; those that are missing are generated and written down."""
+    path = directory / "credentials.json"
+    known = _known(path)
+    complete = Credentials(
+        postgres={role: known.postgres.get(role) or _secret() for role in (*ROLES, "infra")},
+        nats={user: known.nats.get(user) or _secret() for user in _NATS_USERS},
+        s3={role: known.s3.get(role) or _key_pair(role) for role in _S3_ROLES},
+        seaweedfs=known.seaweedfs or _secret(),
+    )
+    if complete != known:
+        write_privately(path, complete.model_dump_json(indent=2))
+    return complete
+
+
+def _known(path: Path) -> Credentials:
+    try:
+        return Credentials.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        return Credentials()
+    except ValidationError as error:
+        raise Invalid(f"{path} cannot be read: {error}") from error
+
+
+def _secret() -> str:
+    return secrets.token_hex(24)
+
+
+def _key_pair(role: str) -> KeyPair:
+    return KeyPair(access_key_id=f"{role}-{secrets.token_hex(4)}", secret_access_key=_secret())

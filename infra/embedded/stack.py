@@ -1,0 +1,149 @@
+"""The embedded stack: three servers, ready for the services, for as long as a block runs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from infra.embedded.credentials import Credentials, read_credentials
+from infra.embedded.directory import Claim, claimed
+from infra.embedded.guardian import guardian
+from infra.embedded.nats import nats_server
+from infra.embedded.ports import choose_ports
+from infra.embedded.postgres import postgres
+from infra.embedded.seaweedfs import PORTS as SEAWEEDFS_PORTS
+from infra.embedded.seaweedfs import grpc_sockets, seaweedfs
+from infra.embedded.server import KeptServer
+from infra.embedded.webhook import webhook
+from shared.settings import S3Key, Settings
+
+SERVERS: Final = ("postgres", "nats", "seaweedfs")
+
+_PORTS: Final = (
+    "postgres",
+    "nats",
+    *(f"{name}{suffix}" for name in SEAWEEDFS_PORTS for suffix in ("", ".grpc")),
+)
+
+
+class Stack:
+    """Three servers that run, and what a process needs to know to use them."""
+
+    def __init__(self, settings: Settings, directory: Path, servers: dict[str, KeptServer]) -> None:
+        self.settings = settings
+        self.directory = directory
+        self._servers = servers
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Name → process id of the servers that are running now."""
+        return {name: server.pid for name, server in self._servers.items() if server.pid is not None}
+
+    async def kill(self, name: str) -> None:
+        """Kill a server with SIGKILL and wait until it is gone; it is started again like after any death."""
+        await self._servers[name].kill()
+
+    async def until_ready(self, name: str) -> None:
+        """Wait until a server runs and is set up."""
+        await self._servers[name].is_ready.wait()
+
+
+@asynccontextmanager
+async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[str] = SERVERS) -> AsyncIterator[Stack]:
+    """Run PostgreSQL, NATS and SeaweedFS with their data in this directory, until the block is left.
+
+    A `gateway_port` of 0 becomes a free one. `servers` can name fewer, for tests. Raises `Conflict` when another
+    process uses the directory, `Unavailable` with the end of its log when a server does not start. One that dies is
+    started again; one that dies five times within a minute cancels the block, and is raised as `Unavailable`.
+    """
+    async with claimed(_absolute(data)) as claim:
+        names = (*_PORTS, "gateway") if gateway_port == 0 else _PORTS
+        ports = choose_ports(claim.directory, names)
+        credentials = read_credentials(claim.directory)
+        settings = _settings(claim, credentials, ports, gateway_port or ports["gateway"])
+        logs = claim.folder("logs")
+        with guardian(claim.lock) as group, _sockets_removed(ports), _unwrapped():
+            async with webhook(settings) as address:
+                described = []
+                if "postgres" in servers:
+                    described.append(await postgres(claim, settings, ports["postgres"]))
+                if "nats" in servers:
+                    described.append(nats_server(claim, settings, ports["nats"]))
+                if "seaweedfs" in servers:
+                    described.append(
+                        seaweedfs(claim, settings, ports, webhook=address, signing_key=credentials.seaweedfs)
+                    )
+                kept = {
+                    server.name: KeptServer(server, log_file=logs / f"{server.name}.log", group=group, lock=claim.lock)
+                    for server in described
+                }
+                async with _kept(kept):
+                    yield Stack(settings, claim.directory, kept)
+
+
+@asynccontextmanager
+async def _kept(servers: dict[str, KeptServer]) -> AsyncIterator[None]:
+    try:
+        async with asyncio.TaskGroup() as starting:
+            for server in servers.values():
+                starting.create_task(server.start())
+        async with asyncio.TaskGroup() as tasks:
+            keepers = [tasks.create_task(server.keep()) for server in servers.values()]
+            try:
+                yield
+            finally:
+                for keeper in keepers:
+                    keeper.cancel()
+    finally:
+        # What writes to the others stops before them.
+        for name in reversed(SERVERS):
+            if name in servers:
+                await servers[name].stop()
+
+
+def _absolute(directory: Path) -> Path:
+    return directory.expanduser().resolve()
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise what failed, not the group that a task group puts around it."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failure: BaseException = group
+        while isinstance(failure, BaseExceptionGroup):
+            failure = failure.exceptions[0]
+        raise failure from failure.__cause__
+
+
+@contextmanager
+def _sockets_removed(ports: dict[str, int]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for path in grpc_sockets(ports):
+            path.unlink(missing_ok=True)
+
+
+def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gateway_port: int) -> Settings:
+    return Settings(
+        postgres_url=f"postgresql://127.0.0.1:{ports['postgres']}/rat",
+        postgres_passwords={role: SecretStr(password) for role, password in credentials.postgres.items()},
+        nats_urls=[f"nats://127.0.0.1:{ports['nats']}"],
+        nats_passwords={user: SecretStr(password) for user, password in credentials.nats.items()},
+        nats_replicas=1,
+        s3_endpoint=f"http://127.0.0.1:{ports['s3']}",
+        s3_region="us-east-1",
+        s3_bucket="rat",
+        s3_keys={
+            role: S3Key(access_key_id=key.access_key_id, secret_access_key=SecretStr(key.secret_access_key))
+            for role, key in credentials.s3.items()
+        },
+        lakehouse="embedded",
+        gateway_port=gateway_port,
+        spill_directory=str(claim.folder("spill")),
+    )

@@ -1,0 +1,131 @@
+"""Preparation of the servers for the services: roles, schemas, streams, the bucket; any number of times."""
+
+import asyncio
+from typing import Final
+from urllib.parse import urlsplit
+
+import aioboto3
+import asyncpg
+import nats
+from aiobotocore.config import AioConfig
+from botocore.exceptions import ClientError
+
+from shared.settings import Settings
+from shared.streams import ensure_streams
+
+ROLES: Final = ("catalog", "scheduler", "trigger", "ingest", "runner", "query", "gateway")
+"""The services. Each is a role of PostgreSQL that owns the schema of its name, and a user of NATS."""
+
+_LAKEHOUSE_READERS: Final = ("query", "catalog")
+
+
+async def set_up(settings: Settings) -> None:
+    """Make all three servers ready for the services, as `infra`.
+
+    Does not wait for servers that are not there: what the clients raise then is raised as it is.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(set_up_postgres(settings))
+        tasks.create_task(set_up_nats(settings))
+        tasks.create_task(set_up_object_store(settings))
+
+
+async def set_up_postgres(settings: Settings) -> None:
+    """Make the database, and a role with a schema of its own for each service.
+
+    `lakehouse` belongs to the runner and can be read by query and catalog. Nobody else reaches any schema but its own.
+    """
+    connection = await _connect_to_database(settings)
+    try:
+        async with connection.transaction():
+            # Several may start at once: the first one makes what the others then find.
+            await connection.execute("select pg_advisory_xact_lock(hashtextextended('set up of the platform', 0))")
+            for role in ROLES:
+                await _make_role(connection, role, settings.postgres_password(role))
+            await _make_schemas(connection)
+    finally:
+        await connection.close()
+
+
+async def set_up_nats(settings: Settings) -> None:
+    """Make the streams."""
+    connection = await nats.connect(
+        settings.nats_urls,
+        user="infra",
+        password=settings.nats_password("infra"),
+        allow_reconnect=False,
+        error_cb=_raised_anyway,
+    )
+    try:
+        await ensure_streams(connection.jetstream(), settings.nats_replicas)
+    finally:
+        await connection.close()
+
+
+async def set_up_object_store(settings: Settings) -> None:
+    """Make the bucket, which keeps every version of an object."""
+    key = settings.s3_key("infra")
+    session = aioboto3.Session(
+        aws_access_key_id=key.access_key_id,
+        aws_secret_access_key=key.secret_access_key.get_secret_value(),
+        region_name=settings.s3_region,
+    )
+    # Whoever calls repeats what fails, sooner than the client would.
+    config = AioConfig(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
+    async with session.client("s3", endpoint_url=settings.s3_endpoint, config=config) as client:
+        try:
+            await client.head_bucket(Bucket=settings.s3_bucket)
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:
+                raise
+            await client.create_bucket(Bucket=settings.s3_bucket)
+        await client.put_bucket_versioning(Bucket=settings.s3_bucket, VersioningConfiguration={"Status": "Enabled"})
+
+
+async def _raised_anyway(_error: Exception) -> None:
+    """The client would log what it raises as well."""
+
+
+async def _connect_to_database(settings: Settings) -> asyncpg.Connection:
+    password = settings.postgres_password("infra")
+    try:
+        return await asyncpg.connect(settings.postgres_url, user="infra", password=password)
+    except asyncpg.InvalidCatalogNameError:
+        pass
+    address = urlsplit(settings.postgres_url)
+    default = await asyncpg.connect(address._replace(path="/postgres").geturl(), user="infra", password=password)
+    try:
+        await default.execute(f'create database "{address.path.lstrip("/")}"')
+    except (asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+        pass  # somebody else was faster
+    finally:
+        await default.close()
+    return await asyncpg.connect(settings.postgres_url, user="infra", password=password)
+
+
+async def _make_role(connection: asyncpg.Connection, role: str, password: str) -> None:
+    if not await connection.fetchval("select exists (select from pg_roles where rolname = $1)", role):
+        await connection.execute(f'create role "{role}"')
+    # Statements that define roles take no parameters.
+    alter = await connection.fetchval(
+        "select format('alter role %I login password %L', $1::text, $2::text)", role, password
+    )
+    await connection.execute(alter)
+
+
+async def _make_schemas(connection: asyncpg.Connection) -> None:
+    database = await connection.fetchval("select quote_ident(current_database())")
+    roles = ", ".join(ROLES)
+    readers = ", ".join(_LAKEHOUSE_READERS)
+    await connection.execute(f"revoke all on database {database} from public")
+    await connection.execute(f"grant connect on database {database} to {roles}")
+    await connection.execute("revoke create on schema public from public")
+    for role in ROLES:
+        await connection.execute(f"create schema if not exists {role} authorization {role}")
+        await connection.execute(f"alter role {role} in database {database} set search_path = {role}")
+    await connection.execute("create schema if not exists lakehouse authorization runner")
+    await connection.execute(f"grant usage on schema lakehouse to {readers}")
+    await connection.execute(f"grant select on all tables in schema lakehouse to {readers}")
+    await connection.execute(
+        f"alter default privileges for role runner in schema lakehouse grant select on tables to {readers}"
+    )
