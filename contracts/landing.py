@@ -1,5 +1,6 @@
 """Files in landing zones: what is said about them, and which of them a run reads."""
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 from uuid import UUID
@@ -7,7 +8,8 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 
 from contracts.messages import Event, Message, Query
-from contracts.names import PipelineName
+from contracts.names import Name, PipelineName
+from contracts.paging import PageRequest
 
 
 class BucketChanged(Event, subject="bucket.events"):
@@ -97,6 +99,8 @@ class ClaimFiles(Query[ClaimedFiles], subject="ingest.claim_files"):
     """
 
     run_id: UUID
+    attempt: int = 0
+    """The attempt that asks: once a newer one has asked, an older one is told that it is over."""
     pipeline: PipelineName
     pipeline_id: UUID
     namespace: str
@@ -114,6 +118,288 @@ class FilesChecked(Message):
 
 
 class CheckFiles(Query[FilesChecked], subject="ingest.check_files"):
-    """Ask, after writing, whether the files of a run are still the versions that it claimed."""
+    """Ask, after writing or when reading failed, whether the files of a run are still the versions that it claimed.
+
+    Asking again in the same attempt gets the same answer: what changed for it stays changed.
+    """
 
     run_id: UUID
+    attempt: int = 0
+    """The attempt that asks: what an older attempt finds must not move what a newer one has read."""
+
+
+class Zone(Message):
+    """A landing zone as the API shows it."""
+
+    id: UUID
+    namespace: str
+    name: str
+    description: str
+    owner: str | None
+    expected_schema: str
+    """DDL columns (`id bigint not null, name varchar`), or empty."""
+    processed_max_age_days: int | None
+    auto_purge: bool
+    file_count: int
+    """Of the files that `landing_zone()` gives."""
+    total_bytes: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Zones(Message):
+    """A page of zones."""
+
+    zones: list[Zone]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListZones(Query[Zones], PageRequest, subject="ingest.list_zones"):
+    """List landing zones by namespace and name."""
+
+    namespace: str | None = None
+
+
+class CreateZone(Query[Zone], subject="ingest.create_zone"):
+    """Make a zone; what already lies under its prefix lands.
+
+    NotFound for an unknown namespace, AlreadyExists for a name that is taken.
+    """
+
+    namespace: Name
+    name: Name
+    description: str = ""
+    owner: str | None = None
+    expected_schema: str = ""
+    processed_max_age_days: int | None = Field(default=None, ge=1)
+    """Days after which archived files are deleted, where `auto_purge` is on."""
+    auto_purge: bool = False
+
+
+class FindZone(Query[Zone], subject="ingest.find_zone"):
+    """Show one zone; NotFound if there is none of that name."""
+
+    namespace: str
+    name: str
+
+
+class ChangeZone(Query[Zone], subject="ingest.change_zone"):
+    """Change what is said about a zone; what is not given stays as it is. NotFound if there is none of that name."""
+
+    namespace: str
+    name: str
+    description: str | None = None
+    owner: str | None = None
+    expected_schema: str | None = None
+    processed_max_age_days: int | None = Field(default=None, ge=1)
+    auto_purge: bool | None = None
+
+
+class RemoveZone(Query[None], subject="ingest.remove_zone"):
+    """Delete a zone and its files: out of the zone at once, from the store when no run reads them any more.
+
+    NotFound if there is none of that name.
+    """
+
+    namespace: str
+    name: str
+
+
+class FileState(StrEnum):
+    """What has become of a file in a zone."""
+
+    LANDED = "landed"
+    REJECTED = "rejected"
+    SUPERSEDED = "superseded"
+    REMOVED = "removed"
+    PROCESSED = "processed"
+
+
+class LandingFile(Message):
+    """A version of a file in a zone, as the API shows it."""
+
+    id: UUID
+    zone_id: UUID
+    filename: str
+    """Everything after the zone, slashes included."""
+    s3_path: str
+    """Its key in the bucket: below `_processed/` once it is archived."""
+    size_bytes: int
+    content_type: str | None
+    etag: str
+    state: FileState
+    reason: str | None
+    """Why it was rejected."""
+    processed_by: UUID | None
+    """The last good run that read it."""
+    uploaded_by: str | None
+    """Who uploaded it through the API; nobody where it came straight into the bucket."""
+    uploaded_at: datetime
+
+
+class LandingFiles(Message):
+    """A page of files."""
+
+    files: list[LandingFile]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListFiles(Query[LandingFiles], PageRequest, subject="ingest.list_files"):
+    """List the files of a zone, the newest first.
+
+    Without a state: all but those that were superseded or removed. NotFound if there is no such zone.
+    """
+
+    namespace: str
+    zone: str
+    state: FileState | None = None
+
+
+class FindFile(Query[LandingFile], subject="ingest.find_file"):
+    """Show one file of a zone; NotFound if there is none of that id."""
+
+    namespace: str
+    zone: str
+    file_id: UUID
+
+
+class RemoveFile(Query[None], subject="ingest.remove_file"):
+    """Take a file out of its zone at once, and delete it from the store when no run reads it any more.
+
+    NotFound if there is none of that id; doing it twice is fine.
+    """
+
+    namespace: str
+    zone: str
+    file_id: UUID
+
+
+class RejectFile(Query[LandingFile], subject="ingest.reject_file"):
+    """Keep a file out of `landing_zone()`, so that what it blocks can go on.
+
+    NotFound if there is none of that id, Conflict if the zone does not hold it any more.
+    """
+
+    namespace: str
+    zone: str
+    file_id: UUID
+    reason: str | None = None
+
+
+class RetryFile(Query[LandingFile], subject="ingest.retry_file"):
+    """Look at a rejected file again; what is good now lands.
+
+    NotFound if there is none of that id, Conflict if the zone does not hold it any more.
+    """
+
+    namespace: str
+    zone: str
+    file_id: UUID
+
+
+class UploadAddress(Message):
+    """Where to put a file: one PUT of the whole content."""
+
+    url: str
+    """Presigned: whoever knows it may PUT there until it expires."""
+    method: Literal["PUT"] = "PUT"
+    filename: str
+    key: str
+    """The object's key in the bucket."""
+    expires_at: datetime
+
+
+class AddressUpload(Query[UploadAddress], subject="ingest.address_upload"):
+    """Ask where a file of this name can be put into a zone.
+
+    NotFound if there is no such zone; Invalid for a name that a file cannot have, and for more than 5 GiB.
+    """
+
+    namespace: str
+    zone: str
+    filename: str
+    content_type: str | None = None
+    size_bytes: int | None = Field(default=None, ge=0)
+
+
+class RecordUpload(Query[LandingFile], subject="ingest.record_upload"):
+    """Say that a file was put where `ingest.address_upload` said; asking again gets the same file.
+
+    NotFound if there is no such zone, or nothing lies there; Invalid for a name that a file cannot have.
+    """
+
+    namespace: str
+    zone: str
+    filename: str
+    version_id: str | None = None
+    """As the store answered the PUT; without it the store is asked what lies there now."""
+    size_bytes: int | None = None
+    etag: str | None = None
+    content_type: str | None = None
+    uploaded_by: str | None = None
+
+
+class DownloadAddress(Message):
+    """Where the content of a file can be read."""
+
+    url: str
+    """Presigned: whoever knows it may GET until it expires."""
+    filename: str
+    content_type: str | None
+    size_bytes: int
+    expires_at: datetime
+
+
+class AddressFile(Query[DownloadAddress], subject="ingest.address_file"):
+    """Ask where this version of a file can be read; NotFound if there is none of that id, or it was deleted."""
+
+    namespace: str
+    zone: str
+    file_id: UUID
+
+
+class Sample(Message):
+    """A file below `_samples/`, for previews only."""
+
+    path: str
+    """Its name below `_samples/`."""
+    size: int
+    modified: datetime
+    type: str
+    """The ending of the name: `csv`, `parquet`; empty without one."""
+
+
+class Samples(Message):
+    """A page of the samples of a zone."""
+
+    files: list[Sample]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListSamples(Query[Samples], PageRequest, subject="ingest.list_samples"):
+    """List the samples of a zone by name; NotFound if there is no such zone."""
+
+    namespace: str
+    zone: str
+
+
+class AddressSample(Query[UploadAddress], subject="ingest.address_sample"):
+    """Ask where a sample of this name can be put; there is nothing to record afterwards.
+
+    NotFound if there is no such zone, Invalid for a name that a file cannot have.
+    """
+
+    namespace: str
+    zone: str
+    filename: str
+
+
+class RemoveSample(Query[None], subject="ingest.remove_sample"):
+    """Delete a sample; NotFound if there is no such zone or sample."""
+
+    namespace: str
+    zone: str
+    filename: str
