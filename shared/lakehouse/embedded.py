@@ -1,0 +1,386 @@
+"""The lakehouse of the embedded stack: branches, pointers and the log of merges in PostgreSQL.
+
+It is all in the schema `lakehouse`, which the runner owns. A table on a branch is the branch's own pointer, else
+main's as of the entry that the branch was made from.
+"""
+
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+
+from contracts.names import Qualified
+from shared.database import Connection, database, transaction
+from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
+from shared.lakehouse.port import MAIN, Branch, BranchClosed, MergeConflict, Merged, TableChange
+from shared.settings import Settings
+
+SCHEMA = "lakehouse"
+OWNER = "runner"
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@asynccontextmanager
+async def embedded_lakehouse(
+    settings: Settings, role: str, migrations: Path | None
+) -> AsyncIterator["EmbeddedLakehouse"]:
+    """Log in to the lakehouse as a role; only its owner has migrations to apply."""
+    async with database(settings, role, migrations, schema=SCHEMA) as pool:
+        yield EmbeddedLakehouse(pool)
+
+
+class EmbeddedLakehouse:
+    """Implements `shared.lakehouse.port.Lakehouse`, and `commit` and `namespaces` for catalogs of a branch.
+
+    Locks are always taken in one order: main's row, then the branch's.
+    """
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def head(self) -> str:
+        """Name main's newest snapshot; `"0"` while nothing was ever merged."""
+        with _translated():
+            return str(await self._pool.fetchval("select base_seq from branches where name = $1", MAIN))
+
+    async def ensure_namespace(self, namespace: str, layer: str) -> None:
+        """Make sure that tables can be created in `namespace.layer`, on every branch."""
+        await self.add_namespaces([namespace, f"{namespace}.{layer}"])
+
+    async def add_namespaces(self, names: Sequence[str]) -> None:
+        """Make sure that these Iceberg namespaces exist."""
+        with _translated():
+            await self._pool.execute(
+                "insert into namespaces (name) select unnest($1::text[]) on conflict do nothing", names
+            )
+
+    async def namespaces(self) -> set[str]:
+        """List the Iceberg namespaces, with dots between their levels."""
+        with _translated():
+            return {record["name"] for record in await self._pool.fetch("select name from namespaces")}
+
+    async def create_branch(self, name: str) -> str:
+        """Make a branch from main and give the snapshot that it starts from."""
+        if not name or re.fullmatch(r"[0-9a-fA-F]*", name):
+            raise Invalid(f"{name!r} cannot be the name of a branch: it looks like a snapshot")
+        with _translated():
+            base = await self._pool.fetchval(
+                """
+                insert into branches (name, base_seq)
+                select $1, base_seq from branches where name = 'main'
+                on conflict do nothing
+                returning base_seq
+                """,
+                name,
+            )
+        if base is None:
+            if name != MAIN and await self.is_closed(name):
+                raise BranchClosed(f"branch {name!r} is closed")
+            raise AlreadyExists(f"there is a branch {name!r} already")
+        return str(base)
+
+    async def close_branch(self, name: str) -> None:
+        """See to it that a branch of this name is not committed to or merged any more; it stays readable."""
+        _refuse_main(name)
+        with _translated():
+            await self._pool.execute(
+                """
+                insert into branches (name, base_seq, closed_at)
+                select $1, base_seq, now() from branches where name = 'main'
+                on conflict (name) do update set closed_at = coalesce(branches.closed_at, excluded.closed_at)
+                """,
+                name,
+            )
+
+    async def delete_branch(self, name: str) -> None:
+        """Forget a branch, whatever its state; missing is fine."""
+        _refuse_main(name)
+        with _translated():
+            await self._pool.execute("delete from branches where name = $1", name)
+
+    async def branches(self, prefix: str = "") -> list[Branch]:
+        """List the branches whose names start so, by name, without main."""
+        with _translated():
+            records = await self._pool.fetch(
+                """
+                select name, base_seq, created_at, closed_at
+                from branches
+                where starts_with(name, $1) and name <> 'main'
+                order by name
+                """,
+                prefix,
+            )
+        return [
+            Branch(record["name"], str(record["base_seq"]), record["created_at"], record["closed_at"])
+            for record in records
+        ]
+
+    async def is_closed(self, name: str) -> bool:
+        """Whether a branch was closed or merged."""
+        with _translated():
+            is_closed: bool | None = await self._pool.fetchval(
+                "select closed_at is not null from branches where name = $1", name
+            )
+        if is_closed is None:
+            raise _no_branch(name)
+        return is_closed
+
+    async def sweep_branches(self, closed_for: timedelta) -> list[str]:
+        """Delete the branches that were closed longer ago than this, and say which."""
+        with _translated():
+            records = await self._pool.fetch(
+                "delete from branches where closed_at < now() - $1::interval returning name", closed_for
+            )
+        return sorted(record["name"] for record in records)
+
+    async def drop_table(self, branch: str, table: Qualified) -> None:
+        """Take a table off a branch, and with the merge off main; its files stay."""
+        location = await self.location(table, branch)
+        if location is None:
+            raise NotFound(f"no table {str(table)!r} on {branch!r}")
+        await self.commit(branch, table, location, None)
+
+    async def commit(self, branch: str, table: Qualified, expected: str | None, location: str | None) -> None:
+        """Move a table's pointer on a branch from one metadata file to the next.
+
+        None stands for a table that does not exist. `Conflict` when the pointer is not where it is expected.
+        """
+        if branch == MAIN:
+            raise Forbidden(f"{str(table)!r} on main changes by merges only")
+        with _translated():
+            async with transaction(self._pool) as connection:
+                base_seq = await _lock_open_branch(connection, branch)
+                found = await connection.fetchval(
+                    """
+                    select location
+                    from pointers
+                    where table_name = $2 and (branch = $1 or branch = 'main' and seq <= $3)
+                    order by branch = 'main', seq desc
+                    limit 1
+                    """,
+                    branch,
+                    str(table),
+                    base_seq,
+                )
+                if found != expected:
+                    raise Conflict(f"{str(table)!r} on {branch!r} is at {found}, not at {expected}")
+                await connection.execute(
+                    """
+                    insert into pointers (branch, table_name, seq, location)
+                    values ($1, $2, $3, $4)
+                    on conflict (branch, table_name, seq) do update set location = excluded.location
+                    """,
+                    branch,
+                    str(table),
+                    base_seq,
+                    location,
+                )
+
+    async def merge(self, branch: str, run_id: UUID | None, attempt: int | None) -> Merged | None:
+        """Put all tables that a branch changed on main at once, or none, and close the branch."""
+        _refuse_main(branch)
+        with _translated():
+            async with transaction(self._pool) as connection:
+                await connection.execute("select from branches where name = 'main' for update")
+                if run_id is not None and (earlier := await _merge_of(connection, run_id, since=0)):
+                    return earlier
+                base_seq = await _lock_open_branch(connection, branch)
+                changed, moved = await _changes(connection, branch, base_seq)
+                if moved:
+                    raise MergeConflict(branch, moved)
+                if not changed:
+                    return None
+                return await _move_main(connection, branch, changed, run_id, attempt)
+
+    async def find_merge(self, run_id: UUID, since: str) -> Merged | None:
+        """Look for the merge of a run in the log after a snapshot."""
+        with _translated():
+            async with self._pool.acquire() as connection:
+                return await _merge_of(connection, run_id, since=_seq(since))
+
+    async def history(self, table: Qualified, limit: int, before: str | None = None) -> list[TableChange]:
+        """List the changes of a table on main, newest first, from before a snapshot if one is given."""
+        with _translated():
+            records = await self._pool.fetch(
+                """
+                select merges.seq, merges.at, merges.run_id, merges.attempt, pointers.location
+                from pointers
+                join merges on merges.seq = pointers.seq
+                where pointers.branch = 'main'
+                  and pointers.table_name = $1
+                  and ($2::bigint is null or pointers.seq < $2)
+                order by pointers.seq desc
+                limit $3
+                """,
+                str(table),
+                None if before is None else _seq(before),
+                limit,
+            )
+        return [
+            TableChange(str(record["seq"]), record["at"], record["run_id"], record["attempt"], record["location"])
+            for record in records
+        ]
+
+    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
+        """Say which tables there are at a reference, by name, and where the metadata of each is."""
+        return dict(await self._pointers(at, table=None))
+
+    async def location(self, table: Qualified, at: str = MAIN) -> str | None:
+        """Say where a table's metadata is at a reference; None where there is no such table."""
+        return dict(await self._pointers(at, table)).get(table)
+
+    async def _pointers(self, at: str, table: Qualified | None) -> list[tuple[Qualified, str]]:
+        snapshot = int(at) if at.isdecimal() else None
+        with _translated():
+            records = await self._pool.fetch(
+                """
+                with reference as (
+                  select case when $2::bigint is null then name end as own, coalesce($2, base_seq) as seq
+                  from branches
+                  where name = $1 and ($2 is null or $2 <= base_seq)
+                )
+                select newest.table_name, newest.location
+                from reference
+                left join lateral (
+                  select distinct on (table_name) table_name, location
+                  from pointers
+                  where (branch = reference.own or branch = 'main' and pointers.seq <= reference.seq)
+                    and ($3::text is null or table_name = $3)
+                  order by table_name, branch = 'main', pointers.seq desc
+                ) as newest on true
+                """,
+                at if snapshot is None else MAIN,
+                snapshot,
+                None if table is None else str(table),
+            )
+        if not records:
+            raise _no_branch(at) if snapshot is None else NotFound(f"no snapshot {at!r}")
+        return [
+            (Qualified.parse(record["table_name"]), record["location"])
+            for record in records
+            if record["location"] is not None
+        ]
+
+
+async def _lock_open_branch(connection: Connection, name: str) -> int:
+    branch = await connection.fetchrow("select base_seq, closed_at from branches where name = $1 for update", name)
+    if branch is None:
+        raise _no_branch(name)
+    if branch["closed_at"] is not None:
+        raise BranchClosed(f"branch {name!r} is closed")
+    base_seq: int = branch["base_seq"]
+    return base_seq
+
+
+async def _changes(
+    connection: Connection, branch: str, base_seq: int
+) -> tuple[dict[Qualified, str | None], tuple[Qualified, ...]]:
+    """Say what a branch changed, and which of that has changed on main meanwhile."""
+    records = await connection.fetch(
+        """
+        select
+          table_name,
+          location,
+          exists (
+            select from pointers as main
+            where main.branch = 'main' and main.table_name = own.table_name and main.seq > $2
+          ) as has_moved
+        from pointers as own
+        where branch = $1
+          -- A table that was made and dropped on the branch is no change.
+          and (
+            location is not null
+            or exists (
+              select from pointers as main
+              where main.branch = 'main' and main.table_name = own.table_name and main.seq <= $2
+            )
+          )
+        order by table_name
+        """,
+        branch,
+        base_seq,
+    )
+    changed = {Qualified.parse(record["table_name"]): record["location"] for record in records}
+    moved = tuple(Qualified.parse(record["table_name"]) for record in records if record["has_moved"])
+    return changed, moved
+
+
+async def _move_main(
+    connection: Connection,
+    branch: str,
+    changed: dict[Qualified, str | None],
+    run_id: UUID | None,
+    attempt: int | None,
+) -> Merged:
+    entry = await connection.fetchrow(
+        """
+        with head as (
+          update branches set base_seq = base_seq + 1 where name = 'main' returning base_seq
+        )
+        insert into merges (seq, run_id, attempt, at)
+        select base_seq, $1, $2, clock_timestamp() from head
+        returning seq, at
+        """,
+        run_id,
+        attempt,
+    )
+    assert entry is not None
+    await connection.execute(
+        """
+        insert into pointers (branch, table_name, seq, location)
+        select 'main', table_name, $1, location from unnest($2::text[], $3::text[]) as t (table_name, location)
+        """,
+        entry["seq"],
+        [str(table) for table in changed],
+        list(changed.values()),
+    )
+    await connection.execute("update branches set closed_at = now() where name = $1", branch)
+    return Merged(str(entry["seq"]), entry["at"], run_id, attempt, changed)
+
+
+async def _merge_of(connection: Connection, run_id: UUID, *, since: int) -> Merged | None:
+    records = await connection.fetch(
+        """
+        select merges.seq, merges.at, merges.attempt, pointers.table_name, pointers.location
+        from merges
+        join pointers on pointers.branch = 'main' and pointers.seq = merges.seq
+        where merges.run_id = $1 and merges.seq > $2
+        order by pointers.table_name
+        """,
+        run_id,
+        since,
+    )
+    if not records:
+        return None
+    first = records[0]
+    tables = {Qualified.parse(record["table_name"]): record["location"] for record in records}
+    return Merged(str(first["seq"]), first["at"], run_id, first["attempt"], tables)
+
+
+def _seq(snapshot: str) -> int:
+    if not snapshot.isdecimal():
+        raise Invalid(f"{snapshot!r} is not a snapshot")
+    return int(snapshot)
+
+
+def _refuse_main(name: str) -> None:
+    if name == MAIN:
+        raise Invalid("main can be neither closed, deleted nor merged")
+
+
+def _no_branch(name: str) -> NotFound:
+    return NotFound(f"no branch {name!r}")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.UndefinedTableError as error:
+        raise Unavailable("the lakehouse has no tables yet: a runner makes them when it starts") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Forbidden(f"this role may not do that to the lakehouse: {error}") from error

@@ -1,0 +1,267 @@
+"""A branch of the embedded lakehouse as a PyIceberg catalog."""
+
+from typing import NoReturn
+from uuid import uuid4
+
+import pyarrow as pa
+from anyio.from_thread import BlockingPortal
+from pyiceberg.catalog import Catalog, MetastoreCatalog, PropertiesUpdateSummary
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
+from pyiceberg.io import FileIO
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import CommitTableResponse, StagedTable, Table, TableProperties
+from pyiceberg.table.locations import load_location_provider
+from pyiceberg.table.metadata import TableMetadata, new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
+from pyiceberg.table.update import AddSnapshotUpdate, RemoveSnapshotsUpdate, TableRequirement, TableUpdate
+from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
+from pyiceberg.view import View
+
+from contracts.names import Qualified
+from shared.errors import Conflict
+from shared.lakehouse.embedded import EmbeddedLakehouse
+from shared.lakehouse.port import BranchClosed
+
+SNAPSHOTS_KEPT = 20
+"""Iceberg snapshots in a table's metadata; its history is the log of merges, so older ones are only ballast."""
+
+
+class BranchCatalog(MetastoreCatalog):
+    """Tables as a branch sees them; what it changes is seen on this branch only, until it is merged.
+
+    Identifiers are `namespace.layer.name`. Creating a table gives it a location of its own: two branches may create
+    the same name.
+    """
+
+    def __init__(
+        self, branch: str, lakehouse: EmbeddedLakehouse, portal: BlockingPortal, files: FileIO, bucket: str
+    ) -> None:
+        super().__init__(branch)
+        self._branch = branch
+        self._lakehouse = lakehouse
+        self._portal = portal
+        self._files = files
+        self._bucket = bucket
+
+    def create_table(
+        self,
+        identifier: str | Identifier,
+        schema: Schema | pa.Schema,
+        location: str | None = None,
+        partition_spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC,
+        sort_order: SortOrder = UNSORTED_SORT_ORDER,
+        properties: Properties = EMPTY_DICT,
+    ) -> Table:
+        """Create an empty table; use `create_table_transaction` to create and fill it in one commit."""
+        staged = self._create_staged_table(identifier, schema, location, partition_spec, sort_order, properties)
+        self._write_metadata(staged.metadata, self._files, staged.metadata_location)
+        self._create_pointer(staged.name(), staged.metadata_location)
+        return self._table(staged.name(), staged.metadata, staged.metadata_location)
+
+    def register_table(
+        self,
+        identifier: str | Identifier,
+        metadata_location: str,
+        overwrite: bool = False,
+    ) -> Table:
+        """Put a table that exists in the bucket on this branch."""
+        if overwrite:
+            raise NotImplementedError("drop the table first")
+        self._create_pointer(self.identifier_to_tuple(identifier), metadata_location)
+        return self.load_table(identifier)
+
+    def load_table(self, identifier: str | Identifier) -> Table:
+        """Load a table as the branch sees it."""
+        name = _name(identifier)
+        location = self._portal.call(self._lakehouse.location, name, self._branch)
+        if location is None:
+            raise NoSuchTableError(f"no table {str(name)!r} on {self._branch!r}")
+        metadata = FromInputFile.table_metadata(self._files.new_input(location))
+        return self._table(name, metadata, location)
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        """Write new metadata and move the branch's pointer to it, unless somebody else has moved it meanwhile."""
+        name = _name(table.name())
+        current: Table | None
+        try:
+            current = self.load_table(name)
+        except NoSuchTableError:
+            current = None
+        if current is not None:
+            updates += _expiry(current.metadata, updates)
+        staged = self._update_and_stage_table(current, name, requirements, updates)
+        if current is not None and staged.metadata == current.metadata:
+            return CommitTableResponse(metadata=current.metadata, metadata_location=current.metadata_location)
+        self._write_metadata(staged.metadata, self._files, staged.metadata_location)
+        if current is None:
+            self._create_pointer(name, staged.metadata_location)
+        else:
+            self._move_pointer(name, current.metadata_location, staged.metadata_location)
+        return CommitTableResponse(metadata=staged.metadata, metadata_location=staged.metadata_location)
+
+    def drop_table(self, identifier: str | Identifier) -> None:
+        """Take a table off the branch; its files stay, other branches may need them."""
+        current = self.load_table(identifier)
+        self._move_pointer(_name(identifier), current.metadata_location, None)
+
+    def purge_table(self, identifier: str | Identifier) -> None:
+        """Refuse: files are collected when no branch and no entry of the log needs them any more."""
+        _refuse("purging a table")
+
+    def list_tables(self, namespace: str | Identifier) -> list[Identifier]:
+        """List the tables of a namespace, as the branch sees them."""
+        levels = self.identifier_to_tuple(namespace)
+        tables = self._portal.call(self._lakehouse.tables, self._branch)
+        return [tuple(table) for table in tables if tuple(table[:-1]) == levels]
+
+    def create_namespace(self, namespace: str | Identifier, properties: Properties = EMPTY_DICT) -> None:
+        """Make sure that a namespace and those above it exist, on every branch."""
+        levels = self.identifier_to_tuple(namespace)
+        if self.namespace_exists(levels):
+            raise NamespaceAlreadyExistsError(f"namespace {'.'.join(levels)!r} exists")
+        names = [".".join(levels[: depth + 1]) for depth in range(len(levels))]
+        self._portal.call(self._lakehouse.add_namespaces, names)
+
+    def list_namespaces(self, namespace: str | Identifier = ()) -> list[Identifier]:
+        """List the namespaces right under one, or at the top."""
+        parent = self.identifier_to_tuple(namespace)
+        names = [tuple(name.split(".")) for name in self._portal.call(self._lakehouse.namespaces)]
+        return sorted(name for name in names if name[:-1] == parent)
+
+    def load_namespace_properties(self, namespace: str | Identifier) -> Properties:
+        """Look whether a namespace exists; none has properties."""
+        name = ".".join(self.identifier_to_tuple(namespace))
+        if name not in self._portal.call(self._lakehouse.namespaces):
+            raise NoSuchNamespaceError(f"no namespace {name!r}")
+        return {}
+
+    def drop_namespace(self, namespace: str | Identifier) -> None:
+        """Refuse: a namespace without tables costs nothing."""
+        _refuse("dropping a namespace")
+
+    def update_namespace_properties(
+        self, namespace: str | Identifier, removals: set[str] | None = None, updates: Properties = EMPTY_DICT
+    ) -> PropertiesUpdateSummary:
+        """Refuse: a namespace has no properties."""
+        _refuse("properties of a namespace")
+
+    def rename_table(self, from_identifier: str | Identifier, to_identifier: str | Identifier) -> Table:
+        """Refuse: a table belongs to the pipeline of its name."""
+        _refuse("renaming a table")
+
+    def view_exists(self, identifier: str | Identifier) -> bool:
+        """Say that there are no views."""
+        return False
+
+    def list_views(self, namespace: str | Identifier) -> list[Identifier]:
+        """Say that there are no views."""
+        return []
+
+    def load_view(self, identifier: str | Identifier) -> View:
+        """Refuse: there are no views."""
+        _refuse("a view")
+
+    def register_view(self, identifier: str | Identifier, metadata_location: str) -> View:
+        """Refuse: there are no views."""
+        _refuse("a view")
+
+    def drop_view(self, identifier: str | Identifier) -> None:
+        """Refuse: there are no views."""
+        _refuse("a view")
+
+    def _create_staged_table(
+        self,
+        identifier: str | Identifier,
+        schema: Schema | pa.Schema,
+        location: str | None = None,
+        partition_spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC,
+        sort_order: SortOrder = UNSORTED_SORT_ORDER,
+        properties: Properties = EMPTY_DICT,
+    ) -> StagedTable:
+        # PyIceberg's own takes one level of namespaces only.
+        name = _name(identifier)
+        if not self.namespace_exists(name[:-1]):
+            raise NoSuchNamespaceError(f"no namespace {'.'.join(name[:-1])!r}")
+        properties = {TableProperties.METADATA_PREVIOUS_VERSIONS_MAX: str(SNAPSHOTS_KEPT), **properties}
+        folder = location or f"s3://{self._bucket}/{'/'.join(name)}/{uuid4().hex[:12]}"
+        metadata = new_table_metadata(
+            location=folder.rstrip("/"),
+            schema=self._convert_schema_if_needed(schema),
+            partition_spec=partition_spec,
+            sort_order=sort_order,
+            properties=properties,
+        )
+        metadata_location = load_location_provider(metadata.location, properties).new_table_metadata_file_location()
+        return StagedTable(
+            identifier=name,
+            metadata=metadata,
+            metadata_location=metadata_location,
+            io=self._files,
+            catalog=self,
+        )
+
+    def _load_file_io(self, properties: Properties = EMPTY_DICT, location: str | None = None) -> FileIO:
+        return self._files
+
+    @staticmethod
+    def _delete_old_metadata(io: FileIO, base: TableMetadata, metadata: TableMetadata) -> None:
+        """Keep it, whatever the table's properties say: main and other branches may point to it."""
+
+    def _table(self, identifier: Identifier, metadata: TableMetadata, location: str) -> Table:
+        return Table(
+            identifier=tuple(identifier),
+            metadata=metadata,
+            metadata_location=location,
+            io=self._files,
+            catalog=self,
+        )
+
+    def _create_pointer(self, identifier: Identifier, location: str) -> None:
+        try:
+            self._portal.call(self._lakehouse.commit, self._branch, _name(identifier), None, location)
+        except BranchClosed:
+            raise
+        except Conflict as error:
+            raise TableAlreadyExistsError(error.message) from error
+
+    def _move_pointer(self, name: Qualified, expected: str, location: str | None) -> None:
+        try:
+            self._portal.call(self._lakehouse.commit, self._branch, name, expected, location)
+        except BranchClosed:
+            raise
+        except Conflict as error:
+            raise CommitFailedException(error.message) from error
+
+
+def _name(identifier: str | Identifier) -> Qualified:
+    levels = Catalog.identifier_to_tuple(identifier)
+    try:
+        return Qualified.parse(".".join(levels))
+    except ValueError as error:
+        raise NoSuchTableError(str(error)) from error
+
+
+def _expiry(metadata: TableMetadata, updates: tuple[TableUpdate, ...]) -> tuple[TableUpdate, ...]:
+    """Drop the oldest snapshots from the metadata as part of a commit that adds new ones."""
+    added = sum(isinstance(update, AddSnapshotUpdate) for update in updates)
+    referenced = {reference.snapshot_id for reference in metadata.refs.values()}
+    surplus = len(metadata.snapshots) + added - SNAPSHOTS_KEPT
+    if added == 0 or surplus <= 0:
+        return ()
+    oldest = sorted(metadata.snapshots, key=lambda snapshot: snapshot.sequence_number or 0)[:surplus]
+    ids = [snapshot.snapshot_id for snapshot in oldest if snapshot.snapshot_id not in referenced]
+    return (RemoveSnapshotsUpdate(snapshot_ids=ids),) if ids else ()
+
+
+def _refuse(what: str) -> NoReturn:
+    raise NotImplementedError(f"{what} is not supported by the lakehouse")

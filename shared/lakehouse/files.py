@@ -1,0 +1,188 @@
+"""How PyIceberg reads and writes the files of tables, with as few requests as S3 allows.
+
+PyIceberg's own FileIO looks whether a file exists before it writes it, asks for the length of what it just wrote, and
+reads the same metadata twice. Here none of that happens: a metadata file never changes, so what this process has
+written or read once is kept in memory.
+"""
+
+import io
+from collections import OrderedDict
+from threading import Lock
+from types import TracebackType
+from typing import Self
+
+from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
+
+from shared.errors import Unavailable
+from shared.settings import Settings
+
+_MEBIBYTE = 1024**2
+
+
+def s3_properties(settings: Settings, role: str) -> dict[str, str]:
+    """Say to PyIceberg where the object store is and with which keys to use it."""
+    key = settings.s3_key(role)
+    return {
+        "s3.endpoint": settings.s3_endpoint,
+        "s3.region": settings.s3_region,
+        "s3.access-key-id": key.access_key_id,
+        "s3.secret-access-key": key.secret_access_key.get_secret_value(),
+    }
+
+
+class TableFiles(FileIO):
+    """The files of tables for one process, which keeps a single instance.
+
+    Understands the properties of `s3_properties`, and `s3.session-token`. `FileNotFoundError` and `PermissionError`
+    are as PyIceberg expects them; a store that cannot be reached is `Unavailable`.
+    """
+
+    def __init__(self, properties: dict[str, str]) -> None:
+        super().__init__(properties)
+        self._s3 = S3FileSystem(
+            endpoint_override=properties["s3.endpoint"],
+            region=properties["s3.region"],
+            access_key=properties["s3.access-key-id"],
+            secret_key=properties["s3.secret-access-key"],
+            session_token=properties.get("s3.session-token"),
+            allow_delayed_open=True,
+            connect_timeout=5,
+            request_timeout=60,
+            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=5),
+        )
+        self._kept = _Kept(largest=8 * _MEBIBYTE, total=64 * _MEBIBYTE)
+
+    def new_input(self, location: str) -> "TableFile":
+        """Name a file to read."""
+        return TableFile(location, self._s3, self._kept)
+
+    def new_output(self, location: str) -> "TableFile":
+        """Name a file to write."""
+        return TableFile(location, self._s3, self._kept)
+
+    def delete(self, location: str | InputFile | OutputFile) -> None:
+        """Remove a file."""
+        name = location if isinstance(location, str) else location.location
+        with _Translated(name):
+            self._s3.delete_file(_path(name))
+
+
+class TableFile(InputFile, OutputFile):
+    """One file of a table."""
+
+    def __init__(self, location: str, s3: S3FileSystem, kept: "_Kept") -> None:
+        super().__init__(location)
+        self._s3 = s3
+        self._kept = kept
+        self._is_metadata = "/metadata/" in location
+
+    def __len__(self) -> int:
+        content = self._kept.get(self.location)
+        if content is not None:
+            return len(content)
+        with _Translated(self.location):
+            size: int | None = self._s3.get_file_info(_path(self.location)).size
+        if size is None:
+            raise FileNotFoundError(self.location)
+        return size
+
+    def exists(self) -> bool:
+        """Whether the file is there."""
+        try:
+            len(self)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def open(self, seekable: bool = True) -> InputStream:
+        """Open the file to read it; metadata comes whole."""
+        with _Translated(self.location):
+            if not self._is_metadata:
+                data: InputStream = self._s3.open_input_file(_path(self.location))
+                return data
+            content = self._kept.get(self.location)
+            if content is None:
+                with self._s3.open_input_file(_path(self.location)) as stream:
+                    content = stream.read()
+                self._kept.put(self.location, content)
+            return io.BytesIO(content)
+
+    def create(self, overwrite: bool = False) -> OutputStream:
+        """Open the file to write it, without a look whether it exists: the names of these files are unique."""
+        if self._is_metadata:
+            return _Metadata(self)
+        data: OutputStream = self._s3.open_output_stream(_path(self.location))
+        return data
+
+    def to_input_file(self) -> "TableFile":
+        """Name what was written as something to read."""
+        return self
+
+    def write(self, content: bytes) -> None:
+        """Write the whole file at once."""
+        with _Translated(self.location), self._s3.open_output_stream(_path(self.location)) as stream:
+            stream.write(content)
+        self._kept.put(self.location, content)
+
+
+class _Metadata(io.BytesIO):
+    """A metadata file under way: one request when it is closed."""
+
+    def __init__(self, file: TableFile) -> None:
+        super().__init__()
+        self._file = file
+
+    def close(self) -> None:
+        if not self.closed:
+            content = self.getvalue()
+            super().close()
+            self._file.write(content)
+
+
+class _Kept:
+    """The files that were used last, up to a number of bytes. PyIceberg reads and writes from several threads."""
+
+    def __init__(self, *, largest: int, total: int) -> None:
+        self._largest = largest
+        self._free = total
+        self._contents: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, location: str) -> bytes | None:
+        with self._lock:
+            if location in self._contents:
+                self._contents.move_to_end(location)
+            return self._contents.get(location)
+
+    def put(self, location: str, content: bytes) -> None:
+        if len(content) > self._largest:
+            return
+        with self._lock:
+            self._free += len(self._contents.pop(location, b"")) - len(content)
+            self._contents[location] = content
+            while self._free < 0:
+                self._free += len(self._contents.popitem(last=False)[1])
+
+
+class _Translated:
+    """Tells a store that cannot be reached from a file that is not there; pyarrow says OSError to both."""
+
+    def __init__(self, location: str) -> None:
+        self._location = location
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, OSError) or isinstance(error, FileNotFoundError | PermissionError):
+            return
+        if "ACCESS_DENIED" in str(error) or "[code 15]" in str(error):
+            raise PermissionError(f"{self._location}: {error}") from error
+        raise Unavailable(f"the object store cannot be reached for {self._location}: {error}") from error
+
+
+def _path(location: str) -> str:
+    return location.removeprefix("s3://")

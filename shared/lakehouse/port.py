@@ -1,0 +1,132 @@
+"""What any lakehouse can do: branches of all tables at once, merged atomically, with a log of every merge.
+
+A reference is the name of a branch (`main` is one) or a snapshot. A snapshot is an entry of the log of merges, an
+opaque string; it names the state of all tables on main right after that merge. Everything raises `Unavailable`
+when a server cannot be reached, and `NotFound` for a reference that does not exist.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID
+
+from contracts.names import Qualified
+from shared.errors import Conflict
+
+MAIN = "main"
+"""The branch that everybody reads; it changes by merges only."""
+
+
+class BranchClosed(Conflict):
+    """The branch was closed or merged: nothing is committed to it, and it is not merged."""
+
+
+class MergeConflict(Conflict):
+    """Since the branch was made, main has moved under a table that the branch changed; nothing was merged."""
+
+    def __init__(self, branch: str, tables: tuple[Qualified, ...]) -> None:
+        self.tables = tables
+        names = [str(table) for table in tables]
+        super().__init__(
+            f"main has moved under {', '.join(names)} since {branch!r} was made", details={"tables": names}
+        )
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch other than main."""
+
+    name: str
+    base: str
+    """The snapshot of main that it was made from."""
+    created_at: datetime
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Merged:
+    """An entry of the log of merges."""
+
+    snapshot: str
+    at: datetime
+    run_id: UUID | None
+    """None for maintenance and for tables that were dropped by hand."""
+    attempt: int | None
+    tables: Mapping[Qualified, str | None]
+    """Each table that it changed, with the location of its metadata; None where the table was dropped."""
+
+
+@dataclass(frozen=True)
+class TableChange:
+    """An entry of the log of merges, as one table sees it."""
+
+    snapshot: str
+    at: datetime
+    run_id: UUID | None
+    attempt: int | None
+    location: str | None
+    """Of the metadata; None where the table was dropped."""
+
+
+class Lakehouse(Protocol):
+    """The lakehouse from outside a run: branches, merges and their log, and where tables are.
+
+    What goes into a table is written through a catalog of one branch (`shared.lakehouse.catalogs`).
+    """
+
+    async def head(self) -> str:
+        """Name main's newest snapshot; `"0"` while nothing was ever merged."""
+
+    async def ensure_namespace(self, namespace: str, layer: str) -> None:
+        """Make sure that tables can be created in `namespace.layer`, on every branch."""
+
+    async def create_branch(self, name: str) -> str:
+        """Make a branch from main and give the snapshot that it starts from.
+
+        `AlreadyExists` when there is such a branch, `BranchClosed` when it is closed, `Invalid` for a name made
+        of hexadecimal digits only, which would look like a snapshot.
+        """
+
+    async def close_branch(self, name: str) -> None:
+        """See to it that a branch of this name is not committed to or merged any more; it stays readable.
+
+        A name without a branch is closed too: whoever comes late cannot make the branch, until the closed name
+        is deleted or swept. Once this returns, a merge that was under way has either happened or never will.
+        """
+
+    async def delete_branch(self, name: str) -> None:
+        """Forget a branch, whatever its state; missing is fine. The name can be used again."""
+
+    async def branches(self, prefix: str = "") -> list[Branch]:
+        """List the branches whose names start so, by name, without main."""
+
+    async def is_closed(self, name: str) -> bool:
+        """Whether a branch was closed or merged."""
+
+    async def sweep_branches(self, closed_for: timedelta) -> list[str]:
+        """Delete the branches that were closed longer ago than this, and say which."""
+
+    async def drop_table(self, branch: str, table: Qualified) -> None:
+        """Take a table off a branch, and with the merge off main; its files stay. `NotFound` where it is not."""
+
+    async def merge(self, branch: str, run_id: UUID | None, attempt: int | None) -> Merged | None:
+        """Put all tables that a branch changed on main at once, or none, and close the branch.
+
+        None when the branch changed nothing; it is not closed then. A `run_id` that was merged before, from
+        whatever branch, is answered with that merge. `MergeConflict` when main has moved under one of the
+        tables, a first creation or a drop included; `BranchClosed` when the branch is closed. `Unavailable`
+        leaves open whether it was merged: close the branch, then look with `find_merge`.
+        """
+
+    async def find_merge(self, run_id: UUID, since: str) -> Merged | None:
+        """Look for the merge of a run in the log after a snapshot."""
+
+    async def history(self, table: Qualified, limit: int, before: str | None = None) -> list[TableChange]:
+        """List the changes of a table on main, newest first, from before a snapshot if one is given."""
+
+    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
+        """Say which tables there are at a reference, by name, and where the metadata of each is."""
+
+    async def location(self, table: Qualified, at: str = MAIN) -> str | None:
+        """Say where a table's metadata is at a reference; None where there is no such table."""
