@@ -1,8 +1,13 @@
 """Who did what."""
 
+from datetime import datetime
 from typing import Any, Literal
+from uuid import UUID
 
-from contracts.messages import Event
+from pydantic import Field
+
+from contracts.messages import Event, Message, Query
+from contracts.paging import PageRequest
 
 
 class AuditRecorded(Event, subject="audit.recorded"):
@@ -15,3 +20,33 @@ class AuditRecorded(Event, subject="audit.recorded"):
     detail: dict[str, Any] = {}
     outcome: Literal["success", "failure"]
     ip: str | None = None
+
+
+class AuditEntry(Message):
+    """What somebody did, as the API shows it."""
+
+    id: UUID
+    user_id: str
+    action: str
+    resource: str
+    detail: dict[str, Any]
+    outcome: Literal["success", "failure"]
+    ip: str | None
+    created_at: datetime
+
+
+class AuditEntries(Message):
+    """A page of the audit log. It may hold fewer than were asked for: `next_cursor` tells whether there are more."""
+
+    entries: list[AuditEntry]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListAudit(Query[AuditEntries], PageRequest, subject="catalog.list_audit"):
+    """List who did what, the newest first."""
+
+    user: str | None = None
+    action: str | None = Field(default=None, examples=["pipeline.create"])
+    resource: str | None = None
+    """The start of the resource's name."""

@@ -1,9 +1,15 @@
 """Namespaces and pipelines: their lifecycle, and what is asked about them."""
 
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
 from uuid import UUID
 
+from pydantic import Field
+
 from contracts.messages import Event, Message, Query
-from contracts.names import PipelineName
+from contracts.names import Layer, Name, PipelineName
+from contracts.paging import PageRequest
 from contracts.reports import Severity
 from contracts.runs import PinnedFile
 
@@ -95,3 +101,162 @@ class ValidatePipeline(Query[Validation], subject="runner.validate"):
 
     pipeline: PipelineName
     files: list[PinnedFile]
+
+
+class PipelineType(StrEnum):
+    """The language that a pipeline is written in."""
+
+    SQL = "sql"
+    PYTHON = "python"
+
+
+class Pipeline(Message):
+    """A pipeline as the API shows it."""
+
+    id: UUID
+    namespace: str
+    layer: str
+    name: str
+    type: PipelineType
+    s3_path: str
+    """The S3 prefix of its code, with a slash at its end."""
+    description: str
+    owner: str | None
+    published_at: datetime | None
+    published_versions: dict[str, str]
+    """Path below the pipeline's folder → S3 version id, of the published version; empty while there is none."""
+    version: int | None
+    """The number of the published version."""
+    draft_dirty: bool
+    """Whether the draft differs from what is published: true as long as nothing is."""
+    max_versions: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Pipelines(Message):
+    """A page of pipelines. It may hold fewer than were asked for: `next_cursor` tells whether there are more."""
+
+    pipelines: list[Pipeline]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListPipelines(Query[Pipelines], PageRequest, subject="catalog.list_pipelines"):
+    """List pipelines, by name unless `sort` says otherwise."""
+
+    namespace: str | None = None
+    layer: Layer | None = None
+    search: str | None = Field(default=None, max_length=200)
+    """A part of the name or of the description, in any case."""
+    sort: Literal[
+        "name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "published_at", "-published_at"
+    ] = "name"
+
+
+class FindPipeline(Query[Pipeline], subject="catalog.find_pipeline"):
+    """Show a pipeline; NotFound if there is none of that name."""
+
+    pipeline: PipelineName
+
+
+class PipelineCreated(Message):
+    """A pipeline that was made, and the starter files in its folder."""
+
+    namespace: str
+    layer: str
+    name: str
+    s3_path: str
+    files_created: list[str]
+
+
+class CreatePipeline(Query[PipelineCreated], subject="catalog.create_pipeline"):
+    """Make a pipeline with files that run as they are.
+
+    NotFound for an unknown namespace, AlreadyExists for a name that is taken.
+    """
+
+    namespace: Name
+    layer: Layer
+    name: Name
+    type: PipelineType = PipelineType.SQL
+    description: str = Field(default="", max_length=2000)
+    owner: str | None = Field(default=None, max_length=200)
+
+
+class UpdatePipeline(Query[Pipeline], subject="catalog.update_pipeline"):
+    """Change what is given of a pipeline, and leave the rest; NotFound if there is none of that name."""
+
+    pipeline: PipelineName
+    description: str | None = Field(default=None, max_length=2000)
+    owner: str | None = Field(default=None, max_length=200)
+    """Empty for nobody."""
+    type: PipelineType | None = None
+    max_versions: int | None = Field(default=None, ge=1, le=1000)
+
+
+class DeletePipeline(Query[None], subject="catalog.delete_pipeline"):
+    """Delete a pipeline and cancel its runs; its tables stay. NotFound if there is none of that name."""
+
+    pipeline: PipelineName
+
+
+class PublishedFiles(Message):
+    """What publishing found in each file."""
+
+    valid: bool
+    files: list[CheckedFile]
+
+
+class Published(Message):
+    """A version that was published."""
+
+    status: Literal["published"] = "published"
+    version: int
+    message: str | None
+    versions: dict[str, str]
+    """Path below the pipeline's folder → S3 version id."""
+    validation: PublishedFiles
+    """Valid, with whatever warnings there are."""
+
+
+class PublishPipeline(Query[Published], subject="catalog.publish_pipeline"):
+    """Check the draft of a pipeline, and make it the version that schedules and triggers run.
+
+    NotFound if there is none of that name; Unprocessable with `validation` (a `PublishedFiles`) if a file has errors.
+    """
+
+    pipeline: PipelineName
+    message: str | None = Field(default=None, max_length=2000)
+
+
+class PipelineVersion(Message):
+    """A published version of a pipeline; it never changes."""
+
+    id: UUID
+    pipeline_id: UUID
+    version_number: int
+    message: str | None
+    published_versions: dict[str, str]
+    created_at: datetime
+
+
+class PipelineVersions(Message):
+    """A page of versions. It may hold fewer than were asked for: `next_cursor` tells whether there are more."""
+
+    versions: list[PipelineVersion]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListVersions(Query[PipelineVersions], PageRequest, subject="catalog.list_versions"):
+    """List the versions of a pipeline that are kept, the newest first."""
+
+    pipeline: PipelineName
+
+
+class FindVersion(Query[PipelineVersion], subject="catalog.find_version"):
+    """Show a version of a pipeline; NotFound if there is none of that number, or it is not kept any more."""
+
+    pipeline: PipelineName
+    version: int

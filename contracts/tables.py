@@ -1,13 +1,13 @@
 """Tables on main: how they change, and what is asked about them."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from contracts.messages import Event, Message, Query
-from contracts.names import Layer, Name
+from contracts.names import Layer, Name, PipelineName
 from contracts.paging import PageRequest
 
 
@@ -141,3 +141,47 @@ class ReadSchemas(Query[SchemasEnd], subject="query.read_schemas"):
 
     inbox: str = Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")
     """The subject that the asker listens on for chunks."""
+
+
+class TableSummary(Message):
+    """What its owner says about a table in short."""
+
+    table: PipelineName
+    description: str
+    owner: str | None
+
+
+class TableDocs(TableSummary):
+    """What its owner says about a table and its columns."""
+
+    column_descriptions: dict[str, str]
+    updated_at: datetime | None
+    """None if nothing was ever said."""
+
+
+class TableSummaries(Message):
+    """What is said about those of the tables about which anything is said."""
+
+    tables: list[TableSummary]
+
+
+class ListTableDocs(Query[TableSummaries], subject="catalog.list_table_docs"):
+    """Ask what is said about these tables; about which nothing is said, they are left out of the answer."""
+
+    tables: list[PipelineName] = Field(max_length=50)
+
+
+class FindTableDocs(Query[TableDocs], subject="catalog.find_table_docs"):
+    """Ask what is said about a table and its columns; empty texts if nothing is."""
+
+    table: PipelineName
+
+
+class DocumentTable(Query[TableDocs], subject="catalog.document_table"):
+    """Describe a table: what is given replaces what was said, the rest stays."""
+
+    table: PipelineName
+    description: str | None = Field(default=None, max_length=1000)
+    owner: str | None = Field(default=None, max_length=200)
+    """Empty for nobody."""
+    column_descriptions: dict[str, Annotated[str, Field(max_length=1000)]] | None = Field(default=None, max_length=2000)

@@ -1,0 +1,67 @@
+"""Quality tests: queries that return violations, one file each under `tests/quality/` of a pipeline."""
+
+from pydantic import Field
+
+from contracts.files import Code
+from contracts.messages import Message, Query
+from contracts.names import Name, PipelineName
+from contracts.paging import PageRequest
+from contracts.reports import Severity
+
+
+class QualityTest(Message):
+    """A test of a pipeline's draft, as the API shows it."""
+
+    name: str
+    sql: str
+    """The whole file, its header included."""
+    severity: Severity
+    description: str
+    tags: list[str]
+    remediation: str
+    published: bool
+    """Whether the published version has a test of this name."""
+
+
+class QualityTests(Message):
+    """A page of tests. It may hold fewer than were asked for: `next_cursor` tells whether there are more."""
+
+    tests: list[QualityTest]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListQualityTests(Query[QualityTests], PageRequest, subject="catalog.list_quality_tests"):
+    """List the tests of a pipeline's draft by name; NotFound if there is no such pipeline."""
+
+    pipeline: PipelineName
+
+
+class QualityTestCreated(Message):
+    """A test that was made, and the path of its file."""
+
+    name: str
+    severity: Severity
+    path: str
+
+
+class CreateQualityTest(Query[QualityTestCreated], subject="catalog.create_quality_test"):
+    """Write the file of a new test: its header from the fields that are given, then the SQL.
+
+    NotFound if there is no such pipeline, AlreadyExists if it has a test of that name.
+    """
+
+    pipeline: PipelineName
+    name: Name
+    sql: Code = Field(min_length=1)
+    severity: Severity | None = None
+    description: str | None = Field(default=None, max_length=2000)
+    tags: list[str] | None = Field(default=None, max_length=50)
+    remediation: str | None = Field(default=None, max_length=2000)
+
+
+class DeleteQualityTest(Query[None], subject="catalog.delete_quality_test"):
+    """Delete the file of a test; results that were recorded stay. NotFound if there is no such test."""
+
+    pipeline: PipelineName
+    name: str
