@@ -8,6 +8,7 @@ from pydantic import Field
 
 from contracts.messages import Event, Message, Query
 from contracts.paging import PageRequest
+from contracts.text import Text
 
 
 class AuditRecorded(Event, subject="audit.recorded"):
@@ -46,7 +47,6 @@ class AuditEntries(Message):
 class ListAudit(Query[AuditEntries], PageRequest, subject="catalog.list_audit"):
     """List who did what, the newest first."""
 
-    user: str | None = None
-    action: str | None = Field(default=None, examples=["pipeline.create"])
-    resource: str | None = None
-    """The start of the resource's name."""
+    user: Text | None = None
+    action: Text | None = Field(default=None, examples=["pipeline.create"])
+    resource: Text | None = None

@@ -8,6 +8,7 @@ from pydantic import Field
 from contracts.messages import Message, Query
 from contracts.names import Name
 from contracts.paging import PageRequest
+from contracts.text import Text
 
 DEFAULT_NAMESPACE: Final = "default"
 """It exists from the start, and cannot be deleted."""
@@ -37,22 +38,22 @@ class ListNamespaces(Query[Namespaces], PageRequest, subject="catalog.list_names
 class FindNamespace(Query[Namespace], subject="catalog.find_namespace"):
     """Show a namespace; NotFound if there is none of that name."""
 
-    name: str
+    name: Name
 
 
 class CreateNamespace(Query[Namespace], subject="catalog.create_namespace"):
     """Make a namespace; AlreadyExists for a name that is taken."""
 
     name: Name
-    description: str = Field(default="", max_length=2000)
-    created_by: str | None = Field(default=None, max_length=200)
+    description: Text = Field(default="", max_length=2000)
+    created_by: Text | None = Field(default=None, max_length=200)
 
 
 class UpdateNamespace(Query[Namespace], subject="catalog.update_namespace"):
     """Describe a namespace anew; NotFound if there is none of that name."""
 
-    name: str
-    description: str = Field(max_length=2000)
+    name: Name
+    description: Text = Field(max_length=2000)
 
 
 class DeleteNamespace(Query[None], subject="catalog.delete_namespace"):
@@ -61,5 +62,5 @@ class DeleteNamespace(Query[None], subject="catalog.delete_namespace"):
     Forbidden for `default`, Conflict while it holds pipelines or zones, unless `force` deletes them with it.
     """
 
-    name: str
+    name: Name
     force: bool = False

@@ -12,6 +12,7 @@ from contracts.names import Layer, Name, PipelineName
 from contracts.paging import PageRequest
 from contracts.reports import Severity
 from contracts.runs import PinnedFile
+from contracts.text import Text
 
 
 class ZoneReference(Message):
@@ -145,9 +146,9 @@ class Pipelines(Message):
 class ListPipelines(Query[Pipelines], PageRequest, subject="catalog.list_pipelines"):
     """List pipelines, by name unless `sort` says otherwise."""
 
-    namespace: str | None = None
+    namespace: Name | None = None
     layer: Layer | None = None
-    search: str | None = Field(default=None, max_length=200)
+    search: Text | None = Field(default=None, max_length=200)
     """A part of the name or of the description, in any case."""
     sort: Literal[
         "name", "-name", "created_at", "-created_at", "updated_at", "-updated_at", "published_at", "-published_at"
@@ -180,16 +181,16 @@ class CreatePipeline(Query[PipelineCreated], subject="catalog.create_pipeline"):
     layer: Layer
     name: Name
     type: PipelineType = PipelineType.SQL
-    description: str = Field(default="", max_length=2000)
-    owner: str | None = Field(default=None, max_length=200)
+    description: Text = Field(default="", max_length=2000)
+    owner: Text | None = Field(default=None, max_length=200)
 
 
 class UpdatePipeline(Query[Pipeline], subject="catalog.update_pipeline"):
     """Change what is given of a pipeline, and leave the rest; NotFound if there is none of that name."""
 
     pipeline: PipelineName
-    description: str | None = Field(default=None, max_length=2000)
-    owner: str | None = Field(default=None, max_length=200)
+    description: Text | None = Field(default=None, max_length=2000)
+    owner: Text | None = Field(default=None, max_length=200)
     """Empty for nobody."""
     type: PipelineType | None = None
     max_versions: int | None = Field(default=None, ge=1, le=1000)
@@ -227,7 +228,7 @@ class PublishPipeline(Query[Published], subject="catalog.publish_pipeline"):
     """
 
     pipeline: PipelineName
-    message: str | None = Field(default=None, max_length=2000)
+    message: Text | None = Field(default=None, max_length=2000)
 
 
 class PipelineVersion(Message):
@@ -259,4 +260,4 @@ class FindVersion(Query[PipelineVersion], subject="catalog.find_version"):
     """Show a version of a pipeline; NotFound if there is none of that number, or it is not kept any more."""
 
     pipeline: PipelineName
-    version: int
+    version: int = Field(ge=1, le=2**31 - 1)

@@ -1,5 +1,7 @@
 """Quality tests: queries that return violations, one file each under `tests/quality/` of a pipeline."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from contracts.files import Code
@@ -7,6 +9,7 @@ from contracts.messages import Message, Query
 from contracts.names import Name, PipelineName
 from contracts.paging import PageRequest
 from contracts.reports import Severity
+from contracts.text import Text
 
 
 class QualityTest(Message):
@@ -55,13 +58,13 @@ class CreateQualityTest(Query[QualityTestCreated], subject="catalog.create_quali
     name: Name
     sql: Code = Field(min_length=1)
     severity: Severity | None = None
-    description: str | None = Field(default=None, max_length=2000)
-    tags: list[str] | None = Field(default=None, max_length=50)
-    remediation: str | None = Field(default=None, max_length=2000)
+    description: Text | None = Field(default=None, max_length=2000)
+    tags: list[Annotated[Text, Field(max_length=100)]] | None = Field(default=None, max_length=50)
+    remediation: Text | None = Field(default=None, max_length=2000)
 
 
 class DeleteQualityTest(Query[None], subject="catalog.delete_quality_test"):
     """Delete the file of a test; results that were recorded stay. NotFound if there is no such test."""
 
     pipeline: PipelineName
-    name: str
+    name: Text = Field(max_length=200)

@@ -1,14 +1,17 @@
 """Tables on main: how they change, and what is asked about them."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from contracts.messages import Event, Message, Query
 from contracts.names import Layer, Name, PipelineName
 from contracts.paging import PageRequest
+from contracts.text import Text
+
+_MAX_DESCRIPTIONS_BYTES: Final = 100_000
 
 
 class TableChanged(Event, subject="table.changed"):
@@ -143,6 +146,17 @@ class ReadSchemas(Query[SchemasEnd], subject="query.read_schemas"):
     """The subject that the asker listens on for chunks."""
 
 
+def _of_limited_size(descriptions: dict[str, str]) -> dict[str, str]:
+    size = sum(len(column.encode()) + len(text.encode()) for column, text in descriptions.items())
+    if size > _MAX_DESCRIPTIONS_BYTES:
+        raise ValueError(f"descriptions of columns may have {_MAX_DESCRIPTIONS_BYTES} bytes in all, these have {size}")
+    return descriptions
+
+
+ColumnDescriptions = Annotated[dict[Text, Text], AfterValidator(_of_limited_size)]
+"""Column → what it means, at most 100 000 bytes in all."""
+
+
 class TableSummary(Message):
     """What its owner says about a table in short."""
 
@@ -181,7 +195,7 @@ class DocumentTable(Query[TableDocs], subject="catalog.document_table"):
     """Describe a table: what is given replaces what was said, the rest stays."""
 
     table: PipelineName
-    description: str | None = Field(default=None, max_length=1000)
-    owner: str | None = Field(default=None, max_length=200)
+    description: Text | None = Field(default=None, max_length=1000)
+    owner: Text | None = Field(default=None, max_length=200)
     """Empty for nobody."""
-    column_descriptions: dict[str, Annotated[str, Field(max_length=1000)]] | None = Field(default=None, max_length=2000)
+    column_descriptions: ColumnDescriptions | None = None
