@@ -1,0 +1,102 @@
+"""Answers larger than a message: bytes in chunks to the asker's inbox, each sent when the one before was taken.
+
+The asker names an inbox in its query. The answering service sends every chunk as a request, and goes on when it is
+confirmed; an asker that is gone, or that takes nothing for half a minute, is noticed by that. The answer to the
+query itself, or the error, comes after the last chunk.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final, Generic, TypeVar
+
+import nats.errors
+from nats.aio.subscription import Subscription
+
+from contracts.messages import Query
+from shared.bus import Bus
+from shared.errors import Conflict, Unavailable
+
+A = TypeVar("A")
+
+CHUNK_BYTES: Final = 200 * 1024
+PATIENCE_SECONDS: Final = 30.0
+"""How long an asker may take with one chunk."""
+SILENCE_SECONDS: Final = 90.0
+"""How long an answering service may take from one chunk to the next."""
+_ANSWER_SECONDS: Final = 24 * 3600.0
+
+
+async def send_chunks(bus: Bus, inbox: str, content: AsyncIterator[bytes]) -> None:
+    """Send bytes to an inbox; `Conflict` when nobody takes them there any more."""
+    async for chunk in _in_chunks(content):
+        try:
+            await bus.connection.request(inbox, chunk, timeout=PATIENCE_SECONDS)
+        except nats.errors.NoRespondersError as error:
+            raise Conflict(f"nobody listens on {inbox} any more") from error
+        except (TimeoutError, nats.errors.TimeoutError) as error:
+            raise Conflict(f"nothing was taken from {inbox} for {PATIENCE_SECONDS:g} s") from error
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"{inbox} cannot be reached: {error!r}") from error
+
+
+async def _in_chunks(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    buffer = bytearray()
+    async for piece in content:
+        buffer += piece
+        while len(buffer) >= CHUNK_BYTES:
+            yield bytes(buffer[:CHUNK_BYTES])
+            del buffer[:CHUNK_BYTES]
+    if buffer:
+        yield bytes(buffer)
+
+
+class Chunked(Generic[A]):
+    """An answer that arrives in chunks: iterate over them, then await `end`."""
+
+    def __init__(self, subscription: Subscription, answer: asyncio.Task[A]) -> None:
+        self._subscription = subscription
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The chunks; the error of the answering service, or `Unavailable` if it falls silent."""
+        while (chunk := await self._next()) is not None:
+            yield chunk
+        await self.end()
+
+    async def end(self) -> A:
+        """The answer itself, which comes after the last chunk."""
+        return await self._answer
+
+    async def _next(self) -> bytes | None:
+        """The next chunk; None when the answer is there: it is only given when all chunks were taken."""
+        message = asyncio.create_task(self._subscription.next_msg(timeout=None))
+        try:
+            await asyncio.wait({message, self._answer}, timeout=SILENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if message.done():
+                received = message.result()
+                await received.respond(b"")
+                return received.data
+            if self._answer.done():
+                return None
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"the connection to NATS was lost: {error!r}") from error
+        finally:
+            message.cancel()
+        raise Unavailable(f"nothing came for {SILENCE_SECONDS:g} s")
+
+
+@asynccontextmanager
+async def asking(bus: Bus, query: Callable[[str], Query[A]]) -> AsyncIterator[Chunked[A]]:
+    """Ask a query that takes the name of an inbox, and take its answer in chunks until the block is left."""
+    inbox = bus.connection.new_inbox()
+    subscription = await bus.connection.subscribe(inbox)
+    answer = asyncio.create_task(bus.ask(query(inbox), timeout=_ANSWER_SECONDS))
+    try:
+        yield Chunked(subscription, answer)
+    finally:
+        answer.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await answer
+        with suppress(nats.errors.Error, OSError):
+            await subscription.unsubscribe()
