@@ -27,6 +27,8 @@ _UNREACHABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
+    # What asyncpg says when it goes on with a connection whose server died in the middle of an answer.
+    asyncpg.InternalClientError,
 )
 
 
