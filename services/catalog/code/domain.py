@@ -1,0 +1,191 @@
+"""The rules of drafts and publications (`pipelines.md`, Draft, publish, roll back)."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from contracts.names import Qualified
+from contracts.pipelines import CheckedFile, FileProblem, PipelineType, PublishedFiles, Validation
+from shared.errors import Invalid, Unprocessable
+
+MAX_FILES: Final = 500
+"""Of a pipeline: the pins of all of them travel in one message."""
+
+_RESERVED_NAME: Final = "landing"
+
+
+@dataclass(frozen=True)
+class DraftFile:
+    """A file of a draft: the current version of an object."""
+
+    file: str
+    """Below the pipeline's folder."""
+    version_id: str
+    size: int
+    modified_at: datetime
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What lies in a pipeline's folder."""
+
+    files: Mapping[str, DraftFile] = field(default_factory=dict)
+    contents: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """File and version id → what tells its content from another one, for all versions, old ones too."""
+    ignored: Sequence[str] = ()
+    """Objects in the folder that are no files of a pipeline, by their names."""
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """File → version id; `Unprocessable` if there are too many."""
+        if len(self.files) > MAX_FILES:
+            raise Unprocessable(f"a pipeline may have {MAX_FILES} files, this one has {len(self.files)}")
+        return {file: self.files[file].version_id for file in sorted(self.files)}
+
+    def differs_from(self, published: Mapping[str, str]) -> bool:
+        """Whether a file was added, removed or changed; written again with the same content is no difference."""
+        if self.files.keys() != published.keys():
+            return True
+        return any(self._is_changed(file, version_id) for file, version_id in published.items())
+
+    def _is_changed(self, file: str, published_version: str) -> bool:
+        current_version = self.files[file].version_id
+        if current_version == published_version:
+            return False
+        published = self.contents.get((file, published_version))
+        return published is None or published != self.contents[file, current_version]
+
+
+def check_name(name: str) -> None:
+    """Raise `Invalid` for a name that no pipeline may have (`system.md`, Storage layout)."""
+    if name == _RESERVED_NAME:
+        raise Invalid(f"a pipeline cannot be called {_RESERVED_NAME!r}: that is the folder of landing zones")
+
+
+def check_type(wanted: PipelineType) -> None:
+    """Raise `Invalid` for a type of pipeline that cannot run."""
+    if wanted is not PipelineType.SQL:
+        raise Invalid(f"pipelines of type {wanted.value!r} do not run here: this version runs 'sql'")
+
+
+def starter_files(name: Qualified) -> dict[str, str]:
+    """The files of a new pipeline, which run as they are and show what comes next."""
+    # Jinja renders what stands in SQL comments too, but leaves its own comments out.
+    query = f"""\
+-- What this query returns becomes the table {name}.
+{{#
+  Next steps:
+    read the files of a landing zone     from {{{{ landing_zone('orders') }}}}
+    only those that were not read yet    from {{{{ landing_zone('orders', only='new') }}}}
+    read another pipeline's table        from {{{{ ref('bronze.orders') }}}}
+  A query under tests/quality/ that returns rows keeps a bad result from its table.
+#}}
+select
+  1 as id,
+  'hello' as greeting
+"""
+    config = """\
+# How the result is written. A line `-- @merge_strategy: …` at the top of pipeline.sql would win over this file.
+merge_strategy: full_refresh
+"""
+    return {"pipeline.sql": query, "config.yaml": config}
+
+
+def main_file(files: Collection[str]) -> str:
+    """The file of a pipeline that holds its code."""
+    return "pipeline.py" if "pipeline.py" in files and "pipeline.sql" not in files else "pipeline.sql"
+
+
+def judge_publication(
+    validation: Validation,
+    *,
+    pipeline: Qualified,
+    source: str,
+    draft: Draft,
+    published_reads: Mapping[str, Sequence[str]],
+    known: Collection[str],
+) -> PublishedFiles:
+    """What publishing finds: what the runner found in the files, cycles as errors, unknown tables as warnings.
+
+    `published_reads` says which tables each published pipeline reads, `known` which pipelines there are.
+    """
+    errors: list[FileProblem] = []
+    warnings: list[FileProblem] = []
+    for table in validation.reads_tables:
+        line = line_of_reference(source, table, pipeline)
+        if cycle := way_back(table, str(pipeline), published_reads):
+            errors.append(FileProblem(line=line, message=_about_cycle([str(pipeline), *cycle])))
+        elif table not in known:
+            warnings.append(FileProblem(line=line, message=f"no pipeline writes {table}"))
+    found = _with_problems(validation.files, main_file(draft.files), errors, warnings)
+    found += [_about_ignored(file) for file in draft.ignored]
+    return PublishedFiles(valid=validation.valid and not errors, files=found)
+
+
+def way_back(table: str, target: str, reads: Mapping[str, Sequence[str]]) -> list[str] | None:
+    """The chain of tables, from this one on, by which it reads the target; None if it does not."""
+    chains = [[table]]
+    seen = {table}
+    while chains:
+        chain = chains.pop(0)
+        if chain[-1] == target:
+            return chain
+        for read in reads.get(chain[-1], ()):
+            if read not in seen:
+                seen.add(read)
+                chains.append([*chain, read])
+    return None
+
+
+def line_of_reference(source: str, table: str, pipeline: Qualified) -> int | None:
+    """The first line that names a table between quotes, in full or without the pipeline's own namespace."""
+    namespace, layer, name = Qualified.parse(table)
+    names = [table] if namespace != pipeline.namespace else [table, f"{layer}.{name}"]
+    quoted = re.compile("|".join(rf"""['"]{re.escape(one)}['"]""" for one in names))
+    for number, line in enumerate(source.split("\n"), start=1):
+        if quoted.search(line):
+            return number
+    return None
+
+
+def _about_cycle(cycle: Sequence[str]) -> str:
+    if len(cycle) == 2:
+        return f"{cycle[0]} reads its own table by ref(): use this for what it held before"
+    return f"a cycle of published pipelines: {' reads '.join(cycle)}"
+
+
+def _about_ignored(file: str) -> CheckedFile:
+    message = (
+        "not published: files of a pipeline have a dot in their name, and plain letters, digits, '_', '-' and blanks"
+    )
+    return CheckedFile(path=file, valid=True, warnings=[FileProblem(message=message)])
+
+
+def _with_problems(
+    files: Sequence[CheckedFile], path: str, errors: Sequence[FileProblem], warnings: Sequence[FileProblem]
+) -> list[CheckedFile]:
+    if not errors and not warnings:
+        return list(files)
+    checked = next((file for file in files if file.path == path), CheckedFile(path=path, valid=True))
+    extended = CheckedFile(
+        path=path,
+        valid=checked.valid and not errors,
+        errors=[*checked.errors, *errors],
+        warnings=[*checked.warnings, *warnings],
+    )
+    return [extended, *(file for file in files if file.path != path)]
+
+
+def without_nul(value: object) -> object:
+    """The same JSON with NUL, which PostgreSQL cannot keep, replaced in every text."""
+    match value:
+        case str():
+            return value.replace("\0", "�")
+        case list():
+            return [without_nul(item) for item in value]
+        case dict():
+            return {str(without_nul(key)): without_nul(item) for key, item in value.items()}
+        case _:
+            return value
