@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 from contracts.messages import Event, Message, Query
 from contracts.names import Name, PipelineName
 from contracts.paging import PageRequest
+from contracts.text import Text
 
 
 class BucketChanged(Event, subject="bucket.events"):
@@ -103,8 +104,8 @@ class ClaimFiles(Query[ClaimedFiles], subject="ingest.claim_files"):
     """The attempt that asks: once a newer one has asked, an older one is told that it is over."""
     pipeline: PipelineName
     pipeline_id: UUID
-    namespace: str
-    zone: str
+    namespace: Text
+    zone: Text
     form: ZoneForm
     cursor: str | None = None
 
@@ -158,7 +159,7 @@ class Zones(Message):
 class ListZones(Query[Zones], PageRequest, subject="ingest.list_zones"):
     """List landing zones by namespace and name."""
 
-    namespace: str | None = None
+    namespace: Text | None = None
 
 
 class CreateZone(Query[Zone], subject="ingest.create_zone"):
@@ -169,9 +170,9 @@ class CreateZone(Query[Zone], subject="ingest.create_zone"):
 
     namespace: Name
     name: Name
-    description: str = ""
-    owner: str | None = None
-    expected_schema: str = ""
+    description: Text = ""
+    owner: Text | None = None
+    expected_schema: Text = ""
     processed_max_age_days: int | None = Field(default=None, ge=1)
     """Days after which archived files are deleted, where `auto_purge` is on."""
     auto_purge: bool = False
@@ -180,18 +181,18 @@ class CreateZone(Query[Zone], subject="ingest.create_zone"):
 class FindZone(Query[Zone], subject="ingest.find_zone"):
     """Show one zone; NotFound if there is none of that name."""
 
-    namespace: str
-    name: str
+    namespace: Text
+    name: Text
 
 
 class ChangeZone(Query[Zone], subject="ingest.change_zone"):
     """Change what is said about a zone; what is not given stays as it is. NotFound if there is none of that name."""
 
-    namespace: str
-    name: str
-    description: str | None = None
-    owner: str | None = None
-    expected_schema: str | None = None
+    namespace: Text
+    name: Text
+    description: Text | None = None
+    owner: Text | None = None
+    expected_schema: Text | None = None
     processed_max_age_days: int | None = Field(default=None, ge=1)
     auto_purge: bool | None = None
 
@@ -202,8 +203,8 @@ class RemoveZone(Query[None], subject="ingest.remove_zone"):
     NotFound if there is none of that name.
     """
 
-    namespace: str
-    name: str
+    namespace: Text
+    name: Text
 
 
 class FileState(StrEnum):
@@ -252,16 +253,16 @@ class ListFiles(Query[LandingFiles], PageRequest, subject="ingest.list_files"):
     Without a state: all but those that were superseded or removed. NotFound if there is no such zone.
     """
 
-    namespace: str
-    zone: str
+    namespace: Text
+    zone: Text
     state: FileState | None = None
 
 
 class FindFile(Query[LandingFile], subject="ingest.find_file"):
     """Show one file of a zone; NotFound if there is none of that id."""
 
-    namespace: str
-    zone: str
+    namespace: Text
+    zone: Text
     file_id: UUID
 
 
@@ -271,8 +272,8 @@ class RemoveFile(Query[None], subject="ingest.remove_file"):
     NotFound if there is none of that id; doing it twice is fine.
     """
 
-    namespace: str
-    zone: str
+    namespace: Text
+    zone: Text
     file_id: UUID
 
 
@@ -282,10 +283,10 @@ class RejectFile(Query[LandingFile], subject="ingest.reject_file"):
     NotFound if there is none of that id, Conflict if the zone does not hold it any more.
     """
 
-    namespace: str
-    zone: str
+    namespace: Text
+    zone: Text
     file_id: UUID
-    reason: str | None = None
+    reason: Text | None = None
 
 
 class RetryFile(Query[LandingFile], subject="ingest.retry_file"):
@@ -294,8 +295,8 @@ class RetryFile(Query[LandingFile], subject="ingest.retry_file"):
     NotFound if there is none of that id, Conflict if the zone does not hold it any more.
     """
 
-    namespace: str
-    zone: str
+    namespace: Text
+    zone: Text
     file_id: UUID
 
 
@@ -317,10 +318,10 @@ class AddressUpload(Query[UploadAddress], subject="ingest.address_upload"):
     NotFound if there is no such zone; Invalid for a name that a file cannot have, and for more than 5 GiB.
     """
 
-    namespace: str
-    zone: str
-    filename: str
-    content_type: str | None = None
+    namespace: Text
+    zone: Text
+    filename: Text
+    content_type: Text | None = None
     size_bytes: int | None = Field(default=None, ge=0)
 
 
@@ -330,15 +331,15 @@ class RecordUpload(Query[LandingFile], subject="ingest.record_upload"):
     NotFound if there is no such zone, or nothing lies there; Invalid for a name that a file cannot have.
     """
 
-    namespace: str
-    zone: str
-    filename: str
-    version_id: str | None = None
+    namespace: Text
+    zone: Text
+    filename: Text
+    version_id: Text | None = None
     """As the store answered the PUT; without it the store is asked what lies there now."""
     size_bytes: int | None = None
-    etag: str | None = None
-    content_type: str | None = None
-    uploaded_by: str | None = None
+    etag: Text | None = None
+    content_type: Text | None = None
+    uploaded_by: Text | None = None
 
 
 class DownloadAddress(Message):
@@ -355,8 +356,8 @@ class DownloadAddress(Message):
 class AddressFile(Query[DownloadAddress], subject="ingest.address_file"):
     """Ask where this version of a file can be read; NotFound if there is none of that id, or it was deleted."""
 
-    namespace: str
-    zone: str
+    namespace: Text
+    zone: Text
     file_id: UUID
 
 
@@ -382,8 +383,8 @@ class Samples(Message):
 class ListSamples(Query[Samples], PageRequest, subject="ingest.list_samples"):
     """List the samples of a zone by name; NotFound if there is no such zone."""
 
-    namespace: str
-    zone: str
+    namespace: Text
+    zone: Text
 
 
 class AddressSample(Query[UploadAddress], subject="ingest.address_sample"):
@@ -392,14 +393,14 @@ class AddressSample(Query[UploadAddress], subject="ingest.address_sample"):
     NotFound if there is no such zone, Invalid for a name that a file cannot have.
     """
 
-    namespace: str
-    zone: str
-    filename: str
+    namespace: Text
+    zone: Text
+    filename: Text
 
 
 class RemoveSample(Query[None], subject="ingest.remove_sample"):
     """Delete a sample; NotFound if there is no such zone or sample."""
 
-    namespace: str
-    zone: str
-    filename: str
+    namespace: Text
+    zone: Text
+    filename: Text

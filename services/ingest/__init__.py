@@ -1,0 +1,1 @@
+"""Landing zones and their files: says what landed, fixes which files a run reads, archives what was read."""

@@ -1,0 +1,74 @@
+"""Landing zones as users make, see, change and remove them."""
+
+from uuid import UUID
+
+import asyncpg
+
+from contracts.landing import ChangeZone, CreateZone, ListZones, Zone, Zones
+from services.ingest.store import archive, files, zones
+from services.ingest.store.zones import ZoneRecord
+from shared.database import Connection, transaction
+from shared.errors import AlreadyExists, NotFound
+
+
+async def page(db: asyncpg.Pool, query: ListZones) -> Zones:
+    """A page of zones."""
+    total = await zones.count(db, query.namespace)
+    shown = await zones.page(db, query.namespace, limit=query.limit, start=query.start)
+    return Zones(zones=shown, total=total, next_cursor=query.next_cursor(total))
+
+
+async def create(db: asyncpg.Pool, query: CreateZone) -> Zone:
+    """A new zone; AlreadyExists if its name is taken."""
+    if await zones.create(db, query) is None:
+        raise AlreadyExists(f"a landing zone {query.namespace}/{query.name} exists")
+    return await show(db, query.namespace, query.name)
+
+
+async def show(db: asyncpg.Pool, namespace: str, name: str) -> Zone:
+    """One zone, or NotFound."""
+    zone = await zones.show(db, namespace, name)
+    if zone is None:
+        raise _missing(namespace, name)
+    return zone
+
+
+async def find(db: asyncpg.Pool | Connection, namespace: str, name: str) -> ZoneRecord:
+    """What the work on a zone's files needs to know about it, or NotFound."""
+    zone = await zones.find(db, namespace, name)
+    if zone is None:
+        raise _missing(namespace, name)
+    return zone
+
+
+async def change(db: asyncpg.Pool, query: ChangeZone) -> Zone:
+    """The zone as it is now, or NotFound."""
+    if not await zones.change(db, query):
+        raise _missing(query.namespace, query.name)
+    return await show(db, query.namespace, query.name)
+
+
+async def remove(db: asyncpg.Pool, namespace: str, name: str) -> None:
+    """Remove a zone with its files, or NotFound."""
+    async with transaction(db) as connection:
+        zone_id = await zones.remove(connection, namespace, name)
+        if zone_id is None:
+            raise _missing(namespace, name)
+        await _remove_files(connection, zone_id)
+
+
+async def remove_all(db: asyncpg.Pool, namespace: str) -> None:
+    """Remove all zones of a namespace."""
+    async with transaction(db) as connection:
+        for name in await zones.names_in(connection, namespace):
+            zone_id = await zones.remove(connection, namespace, name)
+            if zone_id is not None:
+                await _remove_files(connection, zone_id)
+
+
+async def _remove_files(connection: Connection, zone_id: UUID) -> None:
+    await archive.ask_to_delete(connection, await files.withdraw_all(connection, zone_id))
+
+
+def _missing(namespace: str, name: str) -> NotFound:
+    return NotFound(f"no landing zone {namespace}/{name}")
