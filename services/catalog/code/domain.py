@@ -8,12 +8,11 @@ from typing import Final
 
 from contracts.names import Qualified
 from contracts.pipelines import CheckedFile, FileProblem, PipelineType, PublishedFiles, Validation
+from services.catalog.code.paths import RESERVED
 from shared.errors import Invalid, Unprocessable
 
 MAX_FILES: Final = 500
 """Of a pipeline: the pins of all of them travel in one message."""
-
-_RESERVED_NAME: Final = "landing"
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ class Draft:
 
 def check_name(name: str) -> None:
     """Raise `Invalid` for a name that no pipeline may have (`system.md`, Storage layout)."""
-    if name == _RESERVED_NAME:
-        raise Invalid(f"a pipeline cannot be called {_RESERVED_NAME!r}: that is the folder of landing zones")
+    if name == RESERVED:
+        raise Invalid(f"a pipeline cannot be called {RESERVED!r}: that is the folder of landing zones")
 
 
 def check_type(wanted: PipelineType) -> None:

@@ -68,7 +68,7 @@ async def delete_namespace(db: asyncpg.Pool, bus: Bus, query: DeleteNamespace, o
         held = await pipelines.lock_namespace(connection, query.name)
         if not query.force and (held or zones):
             raise Conflict(
-                f"namespace {query.name!r} holds {len(held)} pipelines and {zones} landing zones; force deletes them too",
+                f"namespace {query.name!r} holds {len(held)} pipelines and {zones} landing zones: force deletes them",
                 details={"pipelines": len(held), "landing_zones": zones},
             )
         for pipeline in held:

@@ -7,7 +7,6 @@ import asyncpg
 from contracts.messages import derived_id, utc_now
 from contracts.names import Qualified
 from contracts.pipelines import (
-    PinnedFile,
     PipelinePublished,
     Published,
     PublishedFiles,
@@ -15,6 +14,7 @@ from contracts.pipelines import (
     ValidatePipeline,
     Validation,
 )
+from contracts.runs import PinnedFile
 from services.catalog.code import domain, drafts
 from services.catalog.code.pins import read_draft
 from services.catalog.code.store import pipelines, quality, versions

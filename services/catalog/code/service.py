@@ -1,5 +1,6 @@
 """The code half of catalog: what it is asked about namespaces, pipelines, their files, tests and docs, and answers."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -60,7 +61,7 @@ from services.catalog.code.paths import code_path
 from services.catalog.code.store import audit, namespaces, pipelines, tables, versions
 from shared.bus import Bus
 from shared.database import Connection
-from shared.errors import AlreadyExists, NotFound
+from shared.errors import AlreadyExists, NotFound, Unavailable
 from shared.object_store import ObjectStore
 from shared.settings import Settings
 
@@ -105,7 +106,7 @@ class Code:
     async def delete_namespace(self, query: DeleteNamespace) -> None:
         """Delete a namespace, and by force what it holds; its tables stay."""
         await lifecycle.delete_namespace(self.db, self.bus, query, self.on_removed)
-        await self.clear_removed()
+        await self._clear_removed_soon()
 
     # Pipelines
 
@@ -136,11 +137,16 @@ class Code:
     async def delete_pipeline(self, query: DeletePipeline) -> None:
         """Delete a pipeline and cancel its runs; its tables stay."""
         await lifecycle.delete_pipeline(self.db, Qualified.parse(query.pipeline), self.on_removed)
-        await self.clear_removed()
+        await self._clear_removed_soon()
 
     async def clear_removed(self) -> None:
         """Take the drafts of deleted pipelines out of their folders; all versions stay readable."""
         await drafts.clear_all(self.db, self.objects)
+
+    async def _clear_removed_soon(self) -> None:
+        # The deletion is committed: what cannot be done now, `clear_removed` does later.
+        with suppress(Unavailable):
+            await self.clear_removed()
 
     # Versions
 

@@ -228,7 +228,11 @@ async def page(db: Executor, query: ListPipelines, *, start: int) -> list[Pipeli
 async def folders(db: Executor, prefix: str) -> set[str]:
     """The folders of living pipelines that begin with this prefix, or the one that holds it."""
     rows = await db.fetch(
-        "select s3_path from pipelines where deleted_at is null and (starts_with(s3_path, $1) or starts_with($1, s3_path))",
+        """
+        select s3_path
+        from pipelines
+        where deleted_at is null and (starts_with(s3_path, $1) or starts_with($1, s3_path))
+        """,
         prefix,
     )
     return {row["s3_path"] for row in rows}

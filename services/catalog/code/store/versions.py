@@ -44,7 +44,8 @@ async def add(
     number: int = await db.fetchval(
         """
         insert into pipeline_versions
-          (pipeline_id, version_number, message, published_versions, reads_tables, reads_zones, archives_files, created_at)
+          (pipeline_id, version_number, message, published_versions, reads_tables, reads_zones, archives_files,
+           created_at)
         select $1, coalesce(max(version_number), 0) + 1, $2, $3, $4, $5, $6, $7
         from pipeline_versions
         where pipeline_id = $1
