@@ -54,6 +54,8 @@ async def set_up_nats(settings: Settings) -> None:
         user="infra",
         password=settings.nats_password("infra"),
         allow_reconnect=False,
+        max_reconnect_attempts=1,
+        reconnect_time_wait=0.05,
         error_cb=_raised_anyway,
     )
     try:

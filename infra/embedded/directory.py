@@ -4,8 +4,9 @@ import asyncio
 import fcntl
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -82,9 +83,7 @@ async def _take(directory: Path, lock: int) -> None:
         waited = loop.time() - started
         if waited > _GUARDIAN_SECONDS and not has_killed:
             has_killed = True
-            for process in _leftovers(directory / "lock"):
-                log.warning("a server outlived its stack", pid=process.pid, name=process.name())
-                process.kill()
+            await asyncio.to_thread(end_holders, directory / "lock", _EXECUTABLES)
         if waited > _GUARDIAN_SECONDS + _LEFTOVER_SECONDS:
             raise Conflict(f"{directory} is locked, but not by a process that can be seen from here")
         await asyncio.sleep(0.02)
@@ -115,11 +114,22 @@ def _living_holder(lock: int) -> int | None:
     return process.pid if is_living else None
 
 
-def _leftovers(lock: Path) -> Iterator[psutil.Process]:
+def end_holders(lock: Path, names: Collection[str]) -> None:
+    """Kill the processes of these names that have the lock open, until none has."""
+    deadline = time.monotonic() + _LEFTOVER_SECONDS
+    while (holders := list(_holders(lock, names))) and time.monotonic() < deadline:
+        for process in holders:
+            log.warning("a process outlived its parent", pid=process.pid)
+            with suppress(psutil.Error):
+                process.kill()
+        time.sleep(0.01)
+
+
+def _holders(lock: Path, names: Collection[str]) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         try:
-            is_ours = process.name() in _EXECUTABLES and any(file.path == str(lock) for file in process.open_files())
+            holds = process.name() in names and any(file.path == str(lock) for file in process.open_files())
         except psutil.Error:
             continue
-        if is_ours:
+        if holds:
             yield process

@@ -8,7 +8,7 @@ import nats.errors
 
 from infra.embedded.directory import Claim, write_privately
 from infra.embedded.programs import program
-from infra.embedded.server import Server
+from infra.embedded.server import Server, nothing_to_clear
 from infra.setup import set_up_nats
 from shared.settings import Settings
 from shared.streams import EVENT_SUBJECTS
@@ -45,6 +45,7 @@ def nats_server(claim: Claim, settings: Settings, port: int) -> Server:
         directory=folder,
         set_up=prepare,
         not_there=(OSError, nats.errors.Error),
+        clear=nothing_to_clear,
         stop_signal=signal.SIGTERM,
         stop_seconds=10,
     )

@@ -14,7 +14,7 @@ from typing import Final
 import asyncpg
 
 from infra.embedded import unprivileged
-from infra.embedded.directory import Claim, write_privately
+from infra.embedded.directory import Claim, end_holders, write_privately
 from infra.embedded.server import Server
 from infra.setup import set_up_postgres
 from shared.errors import Invalid, Unavailable
@@ -58,6 +58,12 @@ async def postgres(claim: Claim, settings: Settings, port: int) -> Server:
     async def prepare() -> None:
         await set_up_postgres(settings)
 
+    def clear() -> None:
+        # Its processes notice late that it died when they are busy, and a new one refuses to start beside them.
+        end_holders(claim.directory / "lock", {"postgres"})
+        # Everything that is of this directory holds its lock, so this is stale, whoever has that process id now.
+        (data / "postmaster.pid").unlink(missing_ok=True)
+
     return Server(
         name="postgres",
         command=(
@@ -70,6 +76,7 @@ async def postgres(claim: Claim, settings: Settings, port: int) -> Server:
         directory=Path("/"),
         set_up=prepare,
         not_there=(OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError),
+        clear=clear,
         stop_signal=signal.SIGINT,
         stop_seconds=15,
     )

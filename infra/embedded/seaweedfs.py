@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from infra.embedded.directory import Claim, write_privately
 from infra.embedded.programs import program
-from infra.embedded.server import Server
+from infra.embedded.server import Server, nothing_to_clear
 from infra.setup import set_up_object_store
 from shared.settings import Settings
 
@@ -33,7 +33,7 @@ def seaweedfs(claim: Claim, settings: Settings, ports: Mapping[str, int], *, web
     for state in folder.glob("m[0-9]*"):
         # The master keeps what it knows under the number of its port; volumes and filer tell it anew.
         shutil.rmtree(state)
-    write_privately(folder / "s3.json", json.dumps({"identities": _identities(settings)}, indent=2))
+    write_privately(folder / "s3.json", json.dumps(_access(settings), indent=2))
     write_privately(folder / "notification.toml", _notification(webhook, settings.s3_bucket))
     write_privately(folder / "security.toml", _security(signing_key))
 
@@ -58,6 +58,7 @@ def seaweedfs(claim: Claim, settings: Settings, ports: Mapping[str, int], *, web
             botocore.exceptions.HTTPClientError,
             aiohttp.ClientError,
         ),
+        clear=nothing_to_clear,
         stop_signal=signal.SIGTERM,
         # It lingers for a quarter of a minute; by now nobody writes any more.
         stop_seconds=1,
@@ -97,28 +98,56 @@ def _flags(folder: Path, sockets: Path, ports: Mapping[str, int]) -> list[str]:
     return [f"-{name}={value}" for name, value in flags.items()]
 
 
-def _identities(settings: Settings) -> list[dict[str, Any]]:
-    return [
+def _access(settings: Settings) -> dict[str, Any]:
+    identities = [
         {
             "name": role,
             "credentials": [{"accessKey": key.access_key_id, "secretKey": key.secret_access_key.get_secret_value()}],
-            "actions": _actions(role, settings.s3_bucket),
+            **_rights(role, settings.s3_bucket),
         }
         for role, key in settings.s3_keys.items()
     ]
+    policy = {"name": "uploader", "content": json.dumps(_uploader_policy(settings.s3_bucket))}
+    return {"identities": identities, "policies": [policy]}
 
 
-def _actions(role: str, bucket: str) -> list[str]:
+def _rights(role: str, bucket: str) -> dict[str, list[str]]:
+    # Rights on `bucket/*` are rights on objects: on `bucket` they would be to switch its versioning off as well.
     match role:
         case "infra":
-            return ["Admin", "Read", "List", "Write", "Tagging"]
+            return {"actions": ["Admin", "Read", "List", "Write", "Tagging"]}
         case "uploader":
-            # `*` spans slashes; therefore no pipeline may be called `landing`.
-            return [f"{action}:{bucket}/*/landing/*" for action in ("Read", "List", "Write")]
+            return {"policyNames": ["uploader"]}
         case "query" | "gateway":
-            return [f"{action}:{bucket}" for action in ("Read", "List")]
+            return {"actions": [f"Read:{bucket}/*", f"List:{bucket}"]}
         case _:
-            return [f"{action}:{bucket}" for action in ("Read", "List", "Write")]
+            return {"actions": [f"Read:{bucket}/*", f"List:{bucket}", f"Write:{bucket}/*"]}
+
+
+def _uploader_policy(bucket: str) -> dict[str, Any]:
+    """Landing zones and nothing else; and no version of a file can be destroyed, as a run may be about to read it.
+
+    `*` spans slashes, which is why no pipeline may be called `landing`.
+    """
+    objects = ["GetObject", "GetObjectVersion", "PutObject", "DeleteObject"]
+    uploads = ["AbortMultipartUpload", "ListMultipartUploadParts"]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": [f"s3:{action}" for action in (*objects, *uploads)],
+                "Resource": [f"arn:aws:s3:::{bucket}/*/landing/*"],
+            },
+            {
+                "Effect": "Allow",
+                "Action": ["s3:ListBucket", "s3:ListBucketVersions"],
+                "Resource": [f"arn:aws:s3:::{bucket}"],
+                "Condition": {"StringLike": {"s3:prefix": ["*/landing/*"]}},
+            },
+            {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion"], "Resource": [f"arn:aws:s3:::{bucket}/*"]},
+        ],
+    }
 
 
 def _notification(webhook: str, bucket: str) -> str:

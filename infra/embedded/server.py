@@ -36,10 +36,16 @@ class Server:
     """Makes it ready for the services, any number of times; raises while the server is not there yet."""
     not_there: tuple[type[Exception], ...]
     """What `set_up` raises while the server is not there yet."""
+    clear: Callable[[], None]
+    """Removes what a former one left in its way, before each start."""
     stop_signal: signal.Signals
     stop_seconds: float
     """How long it may take to stop before it is killed."""
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def nothing_to_clear() -> None:
+    """The `clear` of a server that nothing of a former one is in the way of."""
 
 
 class KeptServer:
@@ -64,8 +70,7 @@ class KeptServer:
         """Start it and wait until it is set up; `Unavailable`, with the end of its log, if it dies instead."""
         if self._log_file.exists():
             self._log_file.replace(self._log_file.with_suffix(".log.1"))
-        self._spawn()
-        if not await self._is_set_up():
+        if not await self._run():
             raise Unavailable(f"{self._server.name} did not start; {self._end_of_log()}")
 
     async def keep(self) -> None:
@@ -79,9 +84,11 @@ class KeptServer:
                     f"{self._server.name} died {_DEATHS_ALLOWED} times within a minute; {self._end_of_log()}"
                 )
             log.warning("server died", server=self._server.name, log=str(self._log_file))
-            self._spawn()
+            # At once, if it does not do so often.
+            recently = sum(died > time.monotonic() - _DEATHS_SECONDS for died in self._deaths)
+            await asyncio.sleep(0.25 * (recently - 1))
             try:
-                await self._is_set_up()
+                await self._run()
             except Exception:
                 log.exception("server is not fit for use", server=self._server.name)
                 await self.kill()
@@ -102,6 +109,12 @@ class KeptServer:
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._gone), self._server.stop_seconds)
         await self.kill()
+
+    async def _run(self) -> bool:
+        """Start it and wait until it is set up, or dead."""
+        await asyncio.to_thread(self._server.clear)
+        self._spawn()
+        return await self._is_set_up()
 
     def _spawn(self) -> None:
         with self._log_file.open("ab") as output:
@@ -128,7 +141,6 @@ class KeptServer:
         threading.Thread(target=wait, name=f"waits for {self._server.name}", daemon=True).start()
 
     async def _is_set_up(self) -> bool:
-        """Wait until it is set up, or dead."""
         setting_up = asyncio.create_task(self._set_up())
         try:
             await asyncio.wait({setting_up, self._gone}, return_when=asyncio.FIRST_COMPLETED)

@@ -39,11 +39,11 @@ async def webhook(settings: Settings) -> AsyncIterator[str]:
         port = server.sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}{receiver.path}"
     finally:
+        server.close()
+        receiver.hang_up()
         connecting.cancel()
         with suppress(asyncio.CancelledError):
             await connecting
-        server.close()
-        await receiver.close()
 
 
 class _Receiver:
@@ -57,9 +57,9 @@ class _Receiver:
     async def stay_connected(self) -> None:
         """Connect as soon as NATS is there, and again whenever it was away, for ever."""
         while True:
-            client, is_closed = Client(), asyncio.Event()
-            with suppress(OSError, nats.errors.Error):
-                await client.connect(
+            self._client, is_closed = Client(), asyncio.Event()
+            try:
+                await self._client.connect(
                     self._settings.nats_urls,
                     user="infra",
                     password=self._settings.nats_password("infra"),
@@ -71,18 +71,20 @@ class _Receiver:
                     closed_cb=_setting(is_closed),
                     error_cb=_keep_quiet,
                 )
-                self._client = client
                 self._is_connected.set()
                 # It reconnects by itself, but takes some errors for final that are not.
                 await is_closed.wait()
-            self._is_connected.clear()
+            except (OSError, nats.errors.Error):
+                pass
+            finally:
+                self._is_connected.clear()
+                await self._client.close()
             await asyncio.sleep(0.1)
 
-    async def close(self) -> None:
-        """Leave NATS, and hang up on the filer."""
+    def hang_up(self) -> None:
+        """End the filer's connections."""
         for writer in self._open:
             writer.close()
-        await self._client.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the posts of one connection, one after the other."""
