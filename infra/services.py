@@ -36,10 +36,10 @@ class Service:
     def declare(self) -> Bus:
         """What the service hears, says and answers, on a bus that is never connected."""
         wire = import_module(self._module).wire
-        # `wire(bus, service)` only registers methods: an instance without its resources is enough.
-        [kind] = [hint for name, hint in get_type_hints(wire).items() if name not in ("bus", "return")]
+        # `wire(bus, service)` only registers methods: instances without their resources are enough.
+        kinds = [hint for name, hint in get_type_hints(wire).items() if name not in ("bus", "return")]
         bus = declare(self.name)
-        wire(bus, object.__new__(kind))
+        wire(bus, *(object.__new__(kind) for kind in kinds))
         return bus
 
     @property

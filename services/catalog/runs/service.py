@@ -398,7 +398,7 @@ class RunsService:
         key = row["logs_s3_path"]
         return RunLogs(
             status=row["status"],
-            url=await self.objects.presign_get(key) if key else None,
+            url=await self.objects.presign_get(key, timedelta(hours=1)) if key else None,
             last_lines=row["logs"],
         )
 
