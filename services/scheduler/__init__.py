@@ -1,0 +1,1 @@
+"""Owns schedules; hears ends, rejections and removals, and asks for runs by the clock."""
