@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 import structlog
+from pydantic import ValidationError
 
 from contracts.messages import Event
 from shared.bus import FAULT_DELIVERIES, TRANSIENT, Bus, Lease, Taker, reason, retry_delay
@@ -51,14 +52,15 @@ class Batches(Generic[E]):
                 tasks.create_task(self._handle_all())
         finally:
             await asyncio.gather(*(lease.give_back(0) for lease in self._held))
-            self._held = []
+            self._held.clear()
 
     async def _take_ahead(self, taker: Taker) -> None:
         while True:
             while len(self._held) >= 2 * _MOST:
                 self._has_room.clear()
                 await self._has_room.wait()
-            self._held.append(await taker.take())
+            lease = await taker.take()
+            self._held.append(lease)
             self._has_come.set()
 
     async def _renew(self) -> None:
@@ -73,7 +75,7 @@ class Batches(Generic[E]):
                 await self._has_come.wait()
             batch = self._held[:_MOST]
             await self._deliver(batch)
-            self._held = self._held[len(batch) :]
+            del self._held[: len(batch)]
             self._has_room.set()
 
     async def _deliver(self, batch: Sequence[Lease]) -> None:
@@ -92,7 +94,7 @@ class Batches(Generic[E]):
             await asyncio.gather(*(lease.acknowledge() for lease in batch))
 
     async def _refuse(self, lease: Lease, error: Exception) -> None:
-        is_final = isinstance(error, RatError | ValueError)  # pydantic's errors are ValueErrors
+        is_final = isinstance(error, RatError | ValidationError)
         if not is_final:
             log.error("handler failed", subject=self._event.subject, service=self._bus.service, exc_info=error)
         if not is_final and _deliveries(lease) < FAULT_DELIVERIES:

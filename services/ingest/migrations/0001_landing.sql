@@ -10,11 +10,11 @@ create table landing_zones (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   removed_at timestamptz,
-  sweep_due_at timestamptz not null default now()
+  swept_at timestamptz
 );
 
 create unique index landing_zones_name on landing_zones (namespace, name) where removed_at is null;
-create index landing_zones_sweep_due on landing_zones (sweep_due_at) where removed_at is null;
+create index landing_zones_swept on landing_zones (swept_at nulls first) where removed_at is null;
 
 -- A row for each version of a file.
 create table landing_files (

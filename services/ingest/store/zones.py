@@ -192,14 +192,14 @@ async def await_claims(connection: Connection, zone_id: UUID) -> None:
 
 
 async def claim_due(db: asyncpg.Pool, interval: timedelta) -> DueZone | None:
-    """The zone whose sweep is due for the longest time; no other replica gets it before the interval is over."""
+    """The zone that was not swept for the longest time, at least so long; no other replica gets it before then."""
     row = await db.fetchrow(
         """
-        update landing_zones as zone set sweep_due_at = now() + $1
+        update landing_zones as zone set swept_at = now()
         from (
           select id from landing_zones
-          where removed_at is null and sweep_due_at <= now()
-          order by sweep_due_at
+          where removed_at is null and (swept_at is null or swept_at <= now() - $1::interval)
+          order by swept_at nulls first
           limit 1
           for no key update skip locked
         ) as due
