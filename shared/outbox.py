@@ -87,13 +87,21 @@ async def _publish_when_told(pool: asyncpg.Pool, bus: Bus) -> None:
         # The connection dies without a word while we wait: its end wakes us as well.
         listener.add_termination_listener(lambda *_: told.set())
         channel = f"outbox_{await listener.fetchval('select current_schema')}"
-        await listener.add_listener(channel, lambda *_: told.set())
-        while not listener.is_closed():
-            told.clear()
-            while await _publish_batch(pool, bus):
-                pass
-            with suppress(TimeoutError):
-                await asyncio.wait_for(told.wait(), IDLE_SECONDS)
+
+        def wake(*_: object) -> None:
+            told.set()
+
+        await listener.add_listener(channel, wake)
+        try:
+            while not listener.is_closed():
+                told.clear()
+                while await _publish_batch(pool, bus):
+                    pass
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(told.wait(), IDLE_SECONDS)
+        finally:
+            if not listener.is_closed():
+                await listener.remove_listener(channel, wake)
 
 
 async def _publish_batch(pool: asyncpg.Pool, bus: Bus) -> int:

@@ -389,7 +389,7 @@ async def silent_runs(db: Executor, *, silent_since: datetime, unclaimed_since: 
         select id
         from runs
         where finished_at is null and queued_at is not null
-          and heard_at <= case when attempt = 0 then $2 else $1 end
+          and heard_at <= case when attempt = 0 then $2::timestamptz else $1::timestamptz end
         order by heard_at
         limit 100
         """,
