@@ -1,0 +1,36 @@
+"""The whole platform in this process, on an embedded stack of its own."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from infra.embedded.stack import Stack, embedded
+from infra.services import SERVICES, serving
+from tests.client import Client, client
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A running platform, and a user of it."""
+
+    stack: Stack
+    url: str
+    user: Client
+
+
+@pytest.fixture(scope="session")
+async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+    """All services, ready to be used."""
+    async with (
+        embedded(tmp_path_factory.mktemp("platform"), gateway_port=0) as stack,
+        serving(SERVICES, stack.settings) as running,
+        client(stack.settings, running["gateway"]) as user,
+    ):
+        yield Platform(stack, running["gateway"], user)
+
+
+@pytest.fixture
+def user(platform: Platform) -> Client:
+    """Somebody who uses the platform."""
+    return platform.user
