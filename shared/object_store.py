@@ -121,6 +121,11 @@ class ObjectStore:
         self._part_bytes = part_bytes
         self._largest_copy_bytes = largest_copy_bytes
 
+    async def reach(self) -> None:
+        """See that the bucket is there."""
+        with _errors_of(self._bucket):
+            await self._client.head_bucket(Bucket=self._bucket)
+
     async def put(
         self,
         key: str,

@@ -1,0 +1,229 @@
+"""Query: SQL over the tables on main, their schemas and previews."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from time import perf_counter
+from typing import Final
+
+from contracts.names import Qualified
+from contracts.tables import (
+    Column,
+    FindTable,
+    FindTableDocs,
+    ListTableDocs,
+    ListTables,
+    PreviewTable,
+    ReadSchemas,
+    ResultEnd,
+    RunSql,
+    SchemaColumn,
+    SchemasEnd,
+    Table,
+    TableChanged,
+    Tables,
+    TableSchema,
+    TableSummary,
+    TableWithColumns,
+)
+from services.query.frames import Ask, Ended, Found, Named
+from services.query.tables import Facts, TableFacts
+from services.query.workers import Workers, workers
+from shared.bus import Bus, connect
+from shared.chunks import send_chunks
+from shared.errors import Invalid, NotFound
+from shared.lakehouse.connect import lakehouse
+from shared.lakehouse.port import MAIN, Lakehouse
+from shared.object_store import object_store
+from shared.settings import Settings
+
+_DOCS_AT_ONCE: Final = 50
+_SCHEMAS_AT_ONCE: Final = 100
+
+
+@dataclass(frozen=True)
+class QueryService:
+    """Answers what is asked about tables."""
+
+    bus: Bus
+    lakehouse: Lakehouse
+    facts: TableFacts
+    workers: Workers
+
+    async def run_sql(self, query: RunSql) -> ResultEnd:
+        """Run one statement over the tables that it names, as they are on main at this moment."""
+        if query.branch is not None and query.snapshot is not None:
+            raise Invalid("a query reads a branch or a snapshot, not both")
+        at = query.branch or query.snapshot or await self.lakehouse.head()
+        return await self._run(query.sql, query.namespace, query.limit, query.inbox, at)
+
+    async def preview_table(self, query: PreviewTable) -> ResultEnd:
+        """Read the first rows of a table."""
+        table = _table(query.namespace, query.layer, query.name)
+        at = query.snapshot or await self.lakehouse.head()
+        await self._location(table, at)
+        # One more than is wanted tells whether there are more.
+        sql = f'from "{table.namespace}"."{table.layer}"."{table.name}" limit {query.limit + 1}'
+        return await self._run(sql, table.namespace, query.limit, query.inbox, at)
+
+    async def _run(self, sql: str, namespace: str, limit: int, inbox: str, at: str) -> ResultEnd:
+        began = perf_counter()
+        ends: list[Ended] = []
+        async with self.workers.lease() as worker:
+            named = await worker.ask(Ask(sql=sql, namespace=namespace, limit=limit))
+            found = await self._found(named, at)
+
+            async def content() -> AsyncIterator[bytes]:
+                async for piece in worker.run(found):
+                    if isinstance(piece, bytes):
+                        yield piece
+                    else:
+                        ends.append(piece)
+
+            await send_chunks(self.bus, inbox, content())
+        [end] = ends
+        duration_ms = round((perf_counter() - began) * 1000, 3)
+        return ResultEnd(total_rows=end["rows"], truncated=end["truncated"], duration_ms=duration_ms)
+
+    async def _found(self, named: Named, at: str) -> Found:
+        """Where the tables of a statement are, all at one reference."""
+        if named["lists_tables"]:
+            return await self._all(named, at)
+        locations = await asyncio.gather(*(self._find(name, at) for name in named["tables"]))
+        found = {name: location for name, location in zip(named["tables"], locations, strict=True) if location}
+        known = [] if len(found) == len(named["tables"]) else [str(table) for table in await self.lakehouse.tables(at)]
+        return Found(locations=found, columns={}, known=known)
+
+    async def _all(self, named: Named, at: str) -> Found:
+        tables = {str(table): location for table, location in (await self.lakehouse.tables(at)).items()}
+        facts = await self.facts.of_all(tables.values())
+        return Found(
+            locations={name: tables[name] for name in named["tables"] if name in tables},
+            columns={
+                name: [(column.name, column.type) for column in fact.columns]
+                for name, fact in zip(tables, facts, strict=True)
+            },
+            known=list(tables),
+        )
+
+    async def _find(self, name: str, at: str) -> str | None:
+        try:
+            table = Qualified.parse(name)
+        except ValueError:
+            return None
+        return await self.lakehouse.location(table, at)
+
+    async def _location(self, table: Qualified, at: str) -> str:
+        location = await self.lakehouse.location(table, at)
+        if location is None:
+            raise NotFound(f"no table {str(table)!r}")
+        return location
+
+    async def list_tables(self, query: ListTables) -> Tables:
+        """List the tables on main with their sizes and what their owners say of them."""
+        locations = await self.lakehouse.tables()
+        names = sorted(
+            table
+            for table in locations
+            if query.namespace in (None, table.namespace) and query.layer in (None, table.layer)
+        )
+        page = names[query.start : query.start + query.limit]
+        facts, docs = await asyncio.gather(self.facts.of_all(locations[table] for table in page), self._docs(page))
+        return Tables(
+            tables=[
+                Table(**_summary(table, fact, docs.get(str(table)))) for table, fact in zip(page, facts, strict=True)
+            ],
+            total=len(names),
+            next_cursor=query.next_cursor(len(names)),
+        )
+
+    async def _docs(self, tables: list[Qualified]) -> dict[str, TableSummary]:
+        """What is said about these tables, by name."""
+        names = [str(table) for table in tables]
+        pages = [names[start : start + _DOCS_AT_ONCE] for start in range(0, len(names), _DOCS_AT_ONCE)]
+        answers = await asyncio.gather(*(self.bus.ask(ListTableDocs(tables=page)) for page in pages))
+        return {summary.table: summary for answer in answers for summary in answer.tables}
+
+    async def find_table(self, query: FindTable) -> TableWithColumns:
+        """Show a table with its columns."""
+        table = _table(query.namespace, query.layer, query.name)
+        location = await self._location(table, MAIN)
+        facts, docs = await asyncio.gather(self.facts.of(location), self.bus.ask(FindTableDocs(table=str(table))))
+        columns = [
+            Column(
+                name=column.name,
+                type=column.type,
+                nullable=column.is_nullable,
+                description=docs.column_descriptions.get(column.name),
+            )
+            for column in facts.columns
+        ]
+        return TableWithColumns(**_summary(table, facts, docs), columns=columns)
+
+    async def read_schemas(self, query: ReadSchemas) -> SchemasEnd:
+        """Send the columns of every table on main."""
+        locations = await self.lakehouse.tables()
+        await send_chunks(self.bus, query.inbox, self._schemas(locations))
+        return SchemasEnd(total=len(locations))
+
+    async def read_ahead(self, event: TableChanged) -> None:
+        """Read what the metadata of a changed table says, so that the next list of tables need not."""
+        location = await self.lakehouse.location(Qualified(event.namespace, event.layer, event.name))
+        if location is not None:
+            await self.facts.of(location)
+
+    async def _schemas(self, locations: Mapping[Qualified, str]) -> AsyncIterator[bytes]:
+        names = sorted(locations)
+        for start in range(0, len(names), _SCHEMAS_AT_ONCE):
+            page = names[start : start + _SCHEMAS_AT_ONCE]
+            facts = await self.facts.of_all(locations[table] for table in page)
+            for table, fact in zip(page, facts, strict=True):
+                columns = [SchemaColumn(name=column.name, type=column.type) for column in fact.columns]
+                schema = TableSchema(**table._asdict(), columns=columns)
+                yield schema.model_dump_json().encode() + b"\n"
+
+
+def _table(namespace: str, layer: str, name: str) -> Qualified:
+    try:
+        return Qualified.parse(f"{namespace}.{layer}.{name}")
+    except ValueError as error:
+        raise NotFound(f"no table {namespace}.{layer}.{name}: {error}") from error
+
+
+def _summary(table: Qualified, facts: Facts, docs: TableSummary | None) -> dict[str, str | int | datetime | None]:
+    return {
+        **table._asdict(),
+        "row_count": facts.row_count,
+        "size_bytes": facts.size_bytes,
+        "description": docs.description if docs else "",
+        "owner": docs.owner if docs else None,
+        "updated_at": facts.updated_at,
+    }
+
+
+def wire(bus: Bus, query: QueryService) -> None:
+    """Say what the service hears and answers."""
+    bus.hear(TableChanged, query.read_ahead)
+    bus.answer(RunSql, query.run_sql)
+    bus.answer(PreviewTable, query.preview_table)
+    bus.answer(ListTables, query.list_tables)
+    bus.answer(FindTable, query.find_table)
+    bus.answer(ReadSchemas, query.read_schemas)
+
+
+@asynccontextmanager
+async def serve(settings: Settings) -> AsyncIterator[None]:
+    """Run the service until the block is left."""
+    bus = connect(settings, "query")
+    async with (
+        lakehouse(settings, "query") as tables,
+        object_store(settings, "query") as objects,
+        workers(settings) as pool,
+    ):
+        wire(bus, QueryService(bus, tables, TableFacts(objects, settings.s3_bucket), pool))
+        bus.check("lakehouse", tables.head)
+        bus.check("object_store", objects.reach)
+        async with bus.running():
+            yield

@@ -1,0 +1,127 @@
+"""What the metadata of Iceberg tables says: columns, rows, bytes."""
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from shared.errors import Internal
+from shared.object_store import ObjectStore
+
+_KEPT: Final = 2000
+"""Metadata files whose facts are remembered: a file never changes."""
+_AT_ONCE: Final = 16
+
+_TYPES: Final = {
+    "boolean": "BOOLEAN",
+    "int": "INTEGER",
+    "long": "BIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "date": "DATE",
+    "time": "TIME",
+    "timestamp": "TIMESTAMP",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
+    "timestamp_ns": "TIMESTAMP_NS",
+    "timestamptz_ns": "TIMESTAMP WITH TIME ZONE",
+    "string": "VARCHAR",
+    "uuid": "UUID",
+    "binary": "BLOB",
+}
+
+
+@dataclass(frozen=True)
+class FoundColumn:
+    """A column as the table has it, its type as DuckDB writes it."""
+
+    name: str
+    type: str
+    is_nullable: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the metadata file of a table says about its current state."""
+
+    columns: tuple[FoundColumn, ...]
+    row_count: int
+    size_bytes: int
+    updated_at: datetime
+
+
+class TableFacts:
+    """Reads metadata files, each one once."""
+
+    def __init__(self, objects: ObjectStore, bucket: str) -> None:
+        self._objects = objects
+        self._prefix = f"s3://{bucket}/"
+        self._kept: OrderedDict[str, Facts] = OrderedDict()
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def of_all(self, locations: Iterable[str]) -> list[Facts]:
+        """Read the metadata at these locations, in their order."""
+        return list(await asyncio.gather(*(self.of(location) for location in locations)))
+
+    async def of(self, location: str) -> Facts:
+        """Read the metadata at a location."""
+        if location in self._kept:
+            self._kept.move_to_end(location)
+            return self._kept[location]
+        async with self._turns:
+            content = await self._objects.get(location.removeprefix(self._prefix))
+        facts = facts_of(json.loads(content))
+        self._kept[location] = facts
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return facts
+
+
+def facts_of(metadata: dict[str, Any]) -> Facts:
+    """Read the facts from metadata as Iceberg's specification lays it out (versions 1 to 3)."""
+    schemas = metadata.get("schemas") or [metadata["schema"]]
+    current = metadata.get("current-schema-id", schemas[0].get("schema-id"))
+    schema = next(schema for schema in schemas if schema.get("schema-id") == current)
+    summary = _summary(metadata)
+    return Facts(
+        columns=tuple(
+            FoundColumn(field["name"], type_name(field["type"]), not field["required"]) for field in schema["fields"]
+        ),
+        row_count=int(summary.get("total-records", 0)),
+        size_bytes=int(summary.get("total-files-size", 0)),
+        updated_at=datetime.fromtimestamp(metadata["last-updated-ms"] / 1000, UTC),
+    )
+
+
+def _summary(metadata: dict[str, Any]) -> dict[str, str]:
+    for snapshot in metadata.get("snapshots") or []:
+        if snapshot["snapshot-id"] == metadata.get("current-snapshot-id"):
+            summary: dict[str, str] = snapshot["summary"]
+            return summary
+    return {}
+
+
+def type_name(kind: Any) -> str:
+    """An Iceberg type as DuckDB writes it."""
+    match kind:
+        case {"type": "struct", "fields": fields}:
+            inner = ", ".join(f"{_quoted(field['name'])} {type_name(field['type'])}" for field in fields)
+            return f"STRUCT({inner})"
+        case {"type": "list", "element": element}:
+            return f"{type_name(element)}[]"
+        case {"type": "map", "key": key, "value": value}:
+            return f"MAP({type_name(key)}, {type_name(value)})"
+        case str() if kind in _TYPES:
+            return _TYPES[kind]
+        case str() if kind.startswith("decimal"):
+            precision, scale = kind.removeprefix("decimal(").removesuffix(")").split(",")
+            return f"DECIMAL({int(precision)},{int(scale)})"
+        case str() if kind.startswith("fixed"):
+            return "BLOB"
+    raise Internal(f"DuckDB has no type for Iceberg's {kind!r}")
+
+
+def _quoted(name: str) -> str:
+    return name if name.isidentifier() and name.islower() else '"' + name.replace('"', '""') + '"'
