@@ -16,10 +16,10 @@ RAT = Path(sys.executable).with_name("rat")
 
 
 class ServiceProcess:
-    """One `rat serve <service>`."""
+    """One `rat serve <service>`, or several services in one process."""
 
-    def __init__(self, service: str, settings: Settings, log: Path) -> None:
-        self.service = service
+    def __init__(self, settings: Settings, log: Path, *services: str) -> None:
+        self.services = services
         self._environment = {**os.environ, **settings.environment()}
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
@@ -27,12 +27,12 @@ class ServiceProcess:
     async def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                RAT, "serve", self.service, env=self._environment, stdout=log, stderr=log
+                RAT, "serve", *self.services, env=self._environment, stdout=log, stderr=log
             )
 
     @property
     def pid(self) -> int:
-        assert self._process is not None, f"{self.service} was not started"
+        assert self._process is not None, f"{self.services} were not started"
         return self._process.pid
 
     def children(self) -> list[psutil.Process]:
@@ -63,7 +63,7 @@ async def separate(settings: Settings, *services: str, logs: Path) -> AsyncItera
     """Run these services, one process each, until the block is left; a name may occur more than once."""
     logs.mkdir(parents=True, exist_ok=True)
     processes = [
-        ServiceProcess(service, settings, logs / f"{number}-{service}.log") for number, service in enumerate(services)
+        ServiceProcess(settings, logs / f"{number}-{service}.log", service) for number, service in enumerate(services)
     ]
     try:
         for process in processes:

@@ -1,0 +1,101 @@
+"""The run path: request → started → finished, beside the floor; runs a second; a put → its run."""
+
+import asyncio
+import time
+from statistics import median
+
+from bench.figures import milliseconds, table
+from bench.floor import Floor, csv_text
+from bench.platform import Platform
+from contracts.names import Qualified
+from shared.lakehouse.catalogs import catalogs
+from shared.lakehouse.connect import lakehouse
+
+ONE_ROW = "select 1 as id, 'one' as name"
+UNIQUE = "select id from {this} group by id having count(*) > 1"
+POSITIVE = "select id from {this} where amount < 0"
+RUNS = 30
+
+
+async def latency(platform: Platform) -> str:
+    """Median and p99 of one run at a time."""
+    user, settings = platform.user, platform.stack.settings
+    zone = await user.zone("bench_orders")
+    await user.drop(zone, "orders.csv", csv_text())
+    csv_sql = f"select * from read_csv('s3://{settings.s3_bucket}/default/landing/{zone}/orders.csv')"
+    tests = {name: text.replace("{this}", "{{ this }}") for name, text in (("unique", UNIQUE), ("positive", POSITIVE))}
+    one = await user.pipeline("default.bronze.bench_one", ONE_ROW)
+    csv = await user.pipeline(
+        "default.bronze.bench_csv", f"select * from read_csv({{{{ landing_zone('{zone}') }}}})", **tests
+    )
+    rows = []
+    async with lakehouse(settings, "runner") as port:
+        with catalogs(settings, "runner") as catalog:
+            floor = Floor(settings, port, catalog)
+            for label, pipeline, sql, checks in (
+                ("one row", one, ONE_ROW, []),
+                ("10 000-row CSV, two tests", csv, csv_sql, [UNIQUE, POSITIVE]),
+            ):
+                started, finished = await _runs(platform, pipeline)
+                by_hand = [await floor.run(Qualified.parse(f"{pipeline}_floor"), sql, checks) for _ in range(RUNS)][3:]
+                ratio = median(finished) / median(by_hand)
+                rows.append(
+                    [label, milliseconds(started), milliseconds(finished), milliseconds(by_hand), f"{ratio:.2f}"]
+                )
+    header = ["pipeline", "request → started", "request → finished", "floor, by hand", "ratio"]
+    return "Median / p99 in ms.\n\n" + table(header, rows)
+
+
+async def _runs(platform: Platform, pipeline: str) -> tuple[list[float], list[float]]:
+    started, finished = [], []
+    for _ in range(RUNS):
+        begun = time.perf_counter()
+        run_id = await platform.user.run(pipeline)
+        finished.append(await platform.heard.when("run.finished", run_id) - begun)
+        started.append(await platform.heard.when("run.started", run_id) - begun)
+        await platform.user.succeeded(run_id)
+    return started[3:], finished[3:]
+
+
+async def throughput(platform: Platform, workers: int) -> list[str]:
+    """Runs a second when 40 runs of 40 pipelines are asked for at once."""
+    names = [f"default.silver.bench_{workers}_{number}" for number in range(40)]
+    for name in names:
+        await platform.user.pipeline(name, ONE_ROW)
+    rates = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        run_ids = await asyncio.gather(*(platform.user.run(name) for name in names))
+        ended = [await platform.heard.when("run.finished", run_id) for run_id in run_ids]
+        rates.append(len(names) / (max(ended) - begun))
+    return [str(workers), f"{median(rates):.1f}"]
+
+
+async def put_to_started(platform: Platform) -> str:
+    """From a put straight into the bucket to the start of the run that reads the file."""
+    user = platform.user
+    zone = await user.zone("bench_puts")
+    pipeline = await user.pipeline(
+        "default.bronze.bench_puts",
+        f"select * from read_csv({{{{ landing_zone('{zone}', only='new') }}}})",
+        config="merge_strategy: append_only\n",
+    )
+    await user.trigger(pipeline, "landing_zone_upload", {"namespace": "default", "zone_name": zone})
+    waits = []
+    for number in range(RUNS):
+        known = len(platform.heard.bodies)
+        begun = time.perf_counter()
+        await user.drop(zone, f"{number}.csv", "id,amount\n1,2\n")
+        waits.append(await _next(platform, "run.started", pipeline, known) - begun)
+        await _next(platform, "run.finished", pipeline, known)
+    return table(["put → run.started", "median / p99 in ms"], [["one small file", milliseconds(waits[3:])]])
+
+
+async def _next(platform: Platform, event: str, pipeline: str, known: int) -> float:
+    async with asyncio.timeout(60):
+        while True:
+            for subject, when, body in platform.heard.bodies[known:]:
+                if subject == event and body["pipeline"] == pipeline:
+                    return when
+            platform.heard.changed.clear()
+            await platform.heard.changed.wait()
