@@ -2,8 +2,8 @@
 
 import asyncio
 import fcntl
-import json
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +18,7 @@ from shared.errors import Conflict, Invalid
 
 log = structlog.get_logger()
 
-_EXECUTABLES: Final = frozenset({"postgres", "nats-server", "weed", "sh"})
+_EXECUTABLES: Final = frozenset({"postgres", "initdb", "nats-server", "weed", "sh"})
 _GUARDIAN_SECONDS: Final = 3.0
 """How long the guardian of a killed stack is given to stop its servers."""
 _LEFTOVER_SECONDS: Final = 10.0
@@ -31,6 +31,11 @@ class Claim:
     directory: Path
     lock: int
     """Descriptor of the lock file. Every server inherits it: the lock is free once the last of them is gone."""
+
+    def empty_folder(self, name: str) -> Path:
+        """The folder without what a process that was killed left in it."""
+        shutil.rmtree(self.directory / name, ignore_errors=True)
+        return self.folder(name)
 
     def folder(self, name: str) -> Path:
         """A folder in the directory that only its owner may enter, made if it is missing."""
@@ -78,7 +83,7 @@ async def _take(directory: Path, lock: int) -> None:
     started = loop.time()
     has_killed = False
     while not _try_lock(lock):
-        if (holder := _living_holder(lock)) is not None:
+        if (holder := _living_holder(lock, directory / "lock")) is not None:
             raise Conflict(f"{directory} is in use by process {holder}")
         waited = loop.time() - started
         if waited > _GUARDIAN_SECONDS and not has_killed:
@@ -98,20 +103,19 @@ def _try_lock(lock: int) -> bool:
 
 
 def _write_holder(lock: int) -> None:
-    process = psutil.Process()
-    holder = json.dumps({"pid": process.pid, "started": process.create_time()}).encode()
     os.ftruncate(lock, 0)
-    os.pwrite(lock, holder, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
 
 
-def _living_holder(lock: int) -> int | None:
+def _living_holder(lock: int, path: Path) -> int | None:
     try:
-        holder = json.loads(os.pread(lock, 1024, 0))
-        process = psutil.Process(holder["pid"])
-        is_living = process.create_time() == holder["started"] and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(int(os.pread(lock, 20, 0)))
+        holds = _has_open(process, path)
+    except psutil.AccessDenied:  # somebody else's, and alive
+        return process.pid
     except (ValueError, psutil.Error):  # it is about to write its name, or it is gone
         return None
-    return process.pid if is_living else None
+    return process.pid if holds else None
 
 
 def end_holders(lock: Path, names: Collection[str]) -> None:
@@ -128,8 +132,12 @@ def end_holders(lock: Path, names: Collection[str]) -> None:
 def _holders(lock: Path, names: Collection[str]) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         try:
-            holds = process.name() in names and any(file.path == str(lock) for file in process.open_files())
+            holds = process.name() in names and _has_open(process, lock)
         except psutil.Error:
             continue
         if holds:
             yield process
+
+
+def _has_open(process: psutil.Process, path: Path) -> bool:
+    return any(file.path == str(path) for file in process.open_files())

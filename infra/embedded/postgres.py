@@ -45,11 +45,14 @@ _SETTINGS: Final = {
 _SINCE_18: Final = frozenset({"io_method"})
 
 
-async def postgres(claim: Claim, settings: Settings, port: int) -> Server:
-    """PostgreSQL in `postgres` of the data directory; the database cluster is made if there is none."""
+async def postgres(claim: Claim, settings: Settings, port: int, group: int) -> Server:
+    """PostgreSQL in `postgres` of the data directory; the database cluster is made if there is none.
+
+    `group` is the guardian's process group, in which the cluster is made.
+    """
     data = claim.directory / "postgres"
     if not data.exists():
-        await asyncio.to_thread(_initialise, data, settings.postgres_password("infra"))
+        await asyncio.to_thread(_initialise, claim, group, settings.postgres_password("infra"))
     version = (data / "PG_VERSION").read_text().strip()
     options = _SETTINGS | {"port": str(port)}
     if version == "16":
@@ -82,17 +85,15 @@ async def postgres(claim: Claim, settings: Settings, port: int) -> Server:
     )
 
 
-def _initialise(data: Path, password: str) -> None:
-    draft = data.with_name("postgres.initialising")
+def _initialise(claim: Claim, group: int, password: str) -> None:
+    draft = claim.directory / "postgres.initialising"
     if draft.exists():  # an earlier start was interrupted here
         shutil.rmtree(draft)
     draft.mkdir(mode=0o700)
-    password_file = data.with_name("postgres.password")
+    password_file = claim.directory / "postgres.password"
     write_privately(password_file, password)
     if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        for path in (draft, password_file):
-            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        _give_to_nobody(draft, password_file)
     result = subprocess.run(
         [
             *_as_owner(draft),
@@ -110,12 +111,26 @@ def _initialise(data: Path, password: str) -> None:
         text=True,
         cwd="/",
         env={"PATH": os.defpath},
+        pass_fds=[claim.lock],
+        process_group=group,
         check=False,
     )
     password_file.unlink()
     if result.returncode != 0:
         raise Unavailable(f"the database cluster could not be made:\n{result.stdout}{result.stderr}")
-    draft.rename(data)
+    draft.rename(claim.directory / "postgres")
+
+
+def _give_to_nobody(*paths: Path) -> None:
+    try:
+        nobody = pwd.getpwnam("nobody")
+        for path in paths:
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    except (KeyError, PermissionError) as error:
+        raise Invalid(
+            f"PostgreSQL does not run as root, and root may not start it as another user here ({error}): "
+            "start the platform as another user"
+        ) from error
 
 
 def _as_owner(data: Path) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
             async with webhook(settings) as address:
                 described = []
                 if "postgres" in servers:
-                    described.append(await postgres(claim, settings, ports["postgres"]))
+                    described.append(await postgres(claim, settings, ports["postgres"], group))
                 if "nats" in servers:
                     described.append(nats_server(claim, settings, ports["nats"]))
                 if "seaweedfs" in servers:
@@ -145,5 +145,5 @@ def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gat
         },
         lakehouse="embedded",
         gateway_port=gateway_port,
-        spill_directory=str(claim.folder("spill")),
+        spill_directory=str(claim.empty_folder("spill")),
     )

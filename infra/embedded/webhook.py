@@ -116,7 +116,7 @@ class _Receiver:
     async def _publish(self, notification: Notification) -> bool:
         payload = json.dumps(notification.body(datetime.now(UTC))).encode()
         # The filer repeats what it saw no answer to.
-        headers = {"Nats-Msg-Id": f"{notification.name}:{notification.key}:{notification.version_id}"}
+        headers = {"Nats-Msg-Id": f"{notification.name}:{notification.version_id}"}
         try:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 await self._is_connected.wait()

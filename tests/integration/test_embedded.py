@@ -38,6 +38,13 @@ asyncio.run(main())
 """
 
 
+@pytest.fixture(scope="module")
+async def mortal(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """A stack of which servers may be killed: that of the other tests must not see five deaths in a minute."""
+    async with embedded(tmp_path_factory.mktemp("mortal"), gateway_port=0) as mortal:
+        yield mortal
+
+
 @asynccontextmanager
 async def database(stack: Stack, role: str = "infra") -> AsyncIterator[asyncpg.Connection]:
     password = stack.settings.postgres_password(role)
@@ -135,37 +142,37 @@ async def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["postgres", "nats", "seaweedfs"])
-async def test_a_server_that_is_killed_comes_back_with_its_data(stack: Stack, name: str) -> None:
+async def test_a_server_that_is_killed_comes_back_with_its_data(mortal: Stack, name: str) -> None:
     mark = uuid.uuid4().hex
-    await leave_data(stack, mark)
-    pid = stack.pids[name]
+    await leave_data(mortal, mark)
+    pid = mortal.pids[name]
 
-    await stack.kill(name)
-    await stack.until_ready(name)
+    await mortal.kill(name)
+    await mortal.until_ready(name)
 
-    assert stack.pids[name] != pid
-    assert await find_data(stack, mark)
-    await leave_data(stack, uuid.uuid4().hex)
+    assert mortal.pids[name] != pid
+    assert await find_data(mortal, mark)
+    await leave_data(mortal, uuid.uuid4().hex)
 
 
-async def test_postgres_comes_back_while_a_query_of_its_former_life_still_computes(stack: Stack) -> None:
-    async with database(stack) as connection:
+async def test_postgres_comes_back_while_a_query_of_its_former_life_still_computes(mortal: Stack) -> None:
+    async with database(mortal) as connection:
         computing = asyncio.create_task(connection.fetchval("select count(*) from generate_series(1, 1e12)"))
-        async with database(stack) as observer:
+        async with database(mortal) as observer:
             query = "select count(*) from pg_stat_activity where query like '%1e12%' and state = 'active'"
             await eventually(lambda: observer.fetchval(f"select ({query}) > 1"))
-        await stack.kill("postgres")
+        await mortal.kill("postgres")
         with pytest.raises(asyncpg.PostgresConnectionError):
             await computing
 
-    await asyncio.wait_for(stack.until_ready("postgres"), 5)
+    await asyncio.wait_for(mortal.until_ready("postgres"), 5)
 
 
-async def test_streams_in_memory_are_there_again_after_nats_died(stack: Stack) -> None:
-    await stack.kill("nats")
-    await stack.until_ready("nats")
+async def test_streams_in_memory_are_there_again_after_nats_died(mortal: Stack) -> None:
+    await mortal.kill("nats")
+    await mortal.until_ready("nats")
 
-    async with bus(stack) as client:
+    async with bus(mortal) as client:
         await client.jetstream().publish("log.run.1", b"a line")
 
 
@@ -254,7 +261,7 @@ async def test_one_directory_is_for_one_stack(stack: Stack) -> None:
 
 
 async def test_a_lock_whose_holder_is_gone_is_taken_over(tmp_path: Path) -> None:
-    (tmp_path / "lock").write_text(json.dumps({"pid": 2**22 - 1, "started": 0}))
+    (tmp_path / "lock").write_text(str(os.getppid()))
 
     async with embedded(tmp_path, servers=["nats"]) as stack:
         assert stack.pids
