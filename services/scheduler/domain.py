@@ -72,14 +72,13 @@ def due_runs(schedule: ScheduleState, now: datetime) -> tuple[RunRequested, ...]
     """The runs to ask for now, the oldest first: one on time, and what `missed` says of those that are late."""
     if schedule.next_run_at is None or now < schedule.next_run_at:
         return ()
-    latest = schedule.timetable.latest
     match schedule.missed:
         case Missed.LATEST:
-            times = latest(schedule.next_run_at, now, 1)
+            times = _due_times(schedule, schedule.next_run_at, now, 1)
         case Missed.ALL:
-            times = latest(schedule.next_run_at, now, MOST_MISSED)
+            times = _due_times(schedule, schedule.next_run_at, now, MOST_MISSED)
         case Missed.NONE:
-            times = latest(max(schedule.next_run_at, now - LATE), now, 1)
+            times = tuple(time for time in _due_times(schedule, schedule.next_run_at, now, 1) if now - time <= LATE)
         case missed:
             assert_never(missed)
     return tuple(_request(schedule, time, now) for time in times)
@@ -95,6 +94,12 @@ def upcoming(times: Timetable, next_run_at: datetime | None) -> list[datetime]:
     if next_run_at is None:
         return []
     return list(islice(times.times_after(next_run_at), UPCOMING))
+
+
+def _due_times(schedule: ScheduleState, first: datetime, now: datetime, count: int) -> tuple[datetime, ...]:
+    times = schedule.timetable.latest(first, now, count)
+    # What was announced as the next time is due, even if the zone's rules were changed since.
+    return times if len(times) == count or first in times else (first, *times)
 
 
 def _request(schedule: ScheduleState, time: datetime, now: datetime) -> RunRequested:

@@ -1,5 +1,6 @@
 """The rules of schedules: cron in a time zone, summer time, missed times."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from uuid import UUID
@@ -231,6 +232,14 @@ def test_no_missed_time_is_made_up_for_where_asked_but_one_on_time_fires() -> No
 
     assert dues(schedule, NOON + timedelta(minutes=35)) == []
     assert dues(schedule, NOON + timedelta(minutes=30, seconds=20)) == ["2026-03-01T12:30:00+00:00"]
+
+
+@pytest.mark.parametrize("missed", Missed)
+def test_a_time_that_was_announced_is_due_even_if_the_rules_of_its_zone_were_changed(missed: Missed) -> None:
+    announced = NOON + timedelta(minutes=3)
+    schedule = replace(a_schedule(missed=missed), next_run_at=announced)
+
+    assert dues(schedule, announced + timedelta(seconds=1)) == [announced.isoformat()]
 
 
 def test_a_run_for_each_missed_time_contradicts_skipping() -> None:
