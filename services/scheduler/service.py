@@ -38,7 +38,7 @@ _ASKED_AT_A_TIME: Final = 50
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scheduler:
     """Asks for the runs of pipelines when their schedules say so."""
 

@@ -57,7 +57,7 @@ _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trigger:
     """Decides on each event of each trigger, and asks for the runs that follow from it."""
 
