@@ -7,11 +7,11 @@ written or read once is kept in memory.
 
 import io
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
-from types import TracebackType
-from typing import Self
 
-from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
+from pyarrow.fs import S3FileSystem
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
 from shared.errors import Unavailable
@@ -29,6 +29,22 @@ def s3_properties(settings: Settings, role: str) -> dict[str, str]:
         "s3.access-key-id": key.access_key_id,
         "s3.secret-access-key": key.secret_access_key.get_secret_value(),
     }
+
+
+@contextmanager
+def storage_errors(what: str) -> Iterator[None]:
+    """Tell a store that cannot be reached from a file that is not there; pyarrow says OSError to both.
+
+    Files of metadata do so by themselves. Put it around whatever has pyarrow read or write data files.
+    """
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    except OSError as error:
+        if "ACCESS_DENIED" in str(error):
+            raise PermissionError(f"{what}: {error}") from error
+        raise Unavailable(f"the object store cannot be reached for {what}: {error}") from error
 
 
 class TableFiles(FileIO):
@@ -49,7 +65,6 @@ class TableFiles(FileIO):
             allow_delayed_open=True,
             connect_timeout=5,
             request_timeout=60,
-            retry_strategy=AwsStandardS3RetryStrategy(max_attempts=5),
         )
         self._kept = _Kept(largest=8 * _MEBIBYTE, total=64 * _MEBIBYTE)
 
@@ -64,7 +79,7 @@ class TableFiles(FileIO):
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Remove a file."""
         name = location if isinstance(location, str) else location.location
-        with _Translated(name):
+        with storage_errors(name):
             self._s3.delete_file(_path(name))
 
 
@@ -81,7 +96,7 @@ class TableFile(InputFile, OutputFile):
         content = self._kept.get(self.location)
         if content is not None:
             return len(content)
-        with _Translated(self.location):
+        with storage_errors(self.location):
             size: int | None = self._s3.get_file_info(_path(self.location)).size
         if size is None:
             raise FileNotFoundError(self.location)
@@ -97,7 +112,7 @@ class TableFile(InputFile, OutputFile):
 
     def open(self, seekable: bool = True) -> InputStream:
         """Open the file to read it; metadata comes whole."""
-        with _Translated(self.location):
+        with storage_errors(self.location):
             if not self._is_metadata:
                 data: InputStream = self._s3.open_input_file(_path(self.location))
                 return data
@@ -121,7 +136,7 @@ class TableFile(InputFile, OutputFile):
 
     def write(self, content: bytes) -> None:
         """Write the whole file at once."""
-        with _Translated(self.location), self._s3.open_output_stream(_path(self.location)) as stream:
+        with storage_errors(self.location), self._s3.open_output_stream(_path(self.location)) as stream:
             stream.write(content)
         self._kept.put(self.location, content)
 
@@ -163,25 +178,6 @@ class _Kept:
             self._contents[location] = content
             while self._free < 0:
                 self._free += len(self._contents.popitem(last=False)[1])
-
-
-class _Translated:
-    """Tells a store that cannot be reached from a file that is not there; pyarrow says OSError to both."""
-
-    def __init__(self, location: str) -> None:
-        self._location = location
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not isinstance(error, OSError) or isinstance(error, FileNotFoundError | PermissionError):
-            return
-        if "ACCESS_DENIED" in str(error) or "[code 15]" in str(error):
-            raise PermissionError(f"{self._location}: {error}") from error
-        raise Unavailable(f"the object store cannot be reached for {self._location}: {error}") from error
 
 
 def _path(location: str) -> str:

@@ -24,6 +24,7 @@ from shared.duckdb_engine import connect
 from shared.errors import AlreadyExists, Forbidden, Invalid, NotFound, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
+from shared.lakehouse.files import storage_errors
 from shared.lakehouse.port import MAIN, BranchClosed, Lakehouse, MergeConflict, Merged
 from tests.waiting import eventually
 
@@ -48,6 +49,14 @@ def on(stack: Stack, lake: Lakehouse) -> Iterator[Catalogs]:
 def engine(stack: Stack) -> Iterator[duckdb.DuckDBPyConnection]:
     with connect(stack.settings, "query") as connection:
         yield connection
+
+
+@pytest.fixture(scope="module")
+async def fragile(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    """Servers of our own, to be killed."""
+    servers = ["postgres", "seaweedfs"]
+    async with embedded(tmp_path_factory.mktemp("fragile"), gateway_port=0, servers=servers) as stack:
+        yield stack
 
 
 @pytest.fixture
@@ -570,18 +579,12 @@ async def test_a_reader_that_comes_first_is_told_so(tmp_path_factory: pytest.Tem
             assert await reader.head() == "0"
 
 
-async def test_a_kill_of_postgres_leaves_all_of_a_merge_or_nothing(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    servers = ["postgres", "seaweedfs"]
-    async with (
-        embedded(tmp_path_factory.mktemp("fragile"), gateway_port=0, servers=servers) as stack,
-        lakehouse(stack.settings, "runner") as lake,
-    ):
+async def test_a_kill_of_postgres_leaves_all_of_a_merge_or_nothing(fragile: Stack) -> None:
+    async with lakehouse(fragile.settings, "runner") as lake:
         await lake.ensure_namespace("test", "bronze")
-        with catalogs(stack.settings, "runner") as on:
+        with catalogs(fragile.settings, "runner") as on:
             for _ in range(3):
-                await merge_through_a_kill(stack, lake, on)
+                await merge_through_a_kill(fragile, lake, on)
 
 
 async def merge_through_a_kill(stack: Stack, lake: Lakehouse, on: Catalogs) -> None:
@@ -617,3 +620,20 @@ async def merge_through_a_kill(stack: Stack, lake: Lakehouse, on: Catalogs) -> N
     snapshots = sorted(int(merge.snapshot) for merge in found.values() if merge)
     assert snapshots == list(range(before + 1, before + 1 + len(snapshots)))
     assert await lake.head() == str(snapshots[-1])
+
+
+async def test_a_write_without_the_object_store_is_unavailable(fragile: Stack, table: Qualified) -> None:
+    async with lakehouse(fragile.settings, "runner") as lake:
+        await lake.ensure_namespace("test", "bronze")
+        branch = await new_branch(lake)
+        with catalogs(fragile.settings, "runner") as on:
+            catalog = on(branch)
+            await fragile.kill("seaweedfs")
+            with pytest.raises(Unavailable):
+                catalog.create_table(table, rows().schema)
+            with pytest.raises(Unavailable), storage_errors(str(table)):
+                append(catalog, table, 1)
+
+            await fragile.until_ready("seaweedfs")
+            append(catalog, table, 1)
+            assert read(catalog, table) == [1]

@@ -1,15 +1,16 @@
 """The bucket keeps versions, honours conditions and moves large objects in parts."""
 
+import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 
 import httpx
 import pytest
 
-from infra.embedded.stack import Stack
+from infra.embedded.stack import Stack, embedded
 from shared.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from shared.object_store import MEBIBYTE, ObjectStore, object_store
 from shared.settings import S3Key
@@ -200,14 +201,36 @@ async def test_a_store_that_does_not_answer_is_unavailable(stack: Stack, unused_
             await store.put("a", b"")
 
 
-@asynccontextmanager
-async def unmade_bucket(stack: Stack) -> AsyncIterator[ObjectStore]:
+async def test_a_bucket_that_was_not_made_yet_is_unavailable(stack: Stack) -> None:
     settings = stack.settings.model_copy(update={"s3_bucket": "never-made"})
     async with object_store(settings, "infra") as store:
-        yield store
-
-
-async def test_a_bucket_that_was_not_made_yet_is_unavailable(stack: Stack) -> None:
-    async with unmade_bucket(stack) as store:
         with pytest.raises(Unavailable, match="bucket"):
             await store.get("a")
+
+
+async def test_nothing_worse_than_unavailable_comes_of_a_kill(tmp_path_factory: pytest.TempPathFactory) -> None:
+    large = noise(12 * MEBIBYTE)
+    async with (
+        embedded(tmp_path_factory.mktemp("store"), gateway_port=0, servers=["seaweedfs"]) as stack,
+        object_store(stack.settings, "infra", part_bytes=5 * MEBIBYTE) as store,
+    ):
+        await store.put("large", large)
+        is_back = asyncio.Event()
+
+        async def repeat(request: Callable[[], Awaitable[object]]) -> None:
+            """Through the outage, and once more."""
+            is_over = False
+            while not is_over:
+                is_over = is_back.is_set()
+                with suppress(Unavailable):
+                    await request()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(repeat(lambda: store.get("large")))
+            tasks.create_task(repeat(lambda: store.put_stream("streamed", chunks(large, MEBIBYTE))))
+            tasks.create_task(repeat(lambda: store.put("small", b"1")))
+            await stack.kill("seaweedfs")
+            await stack.until_ready("seaweedfs")
+            is_back.set()
+
+        assert await store.get("large") == await store.get("streamed") == large
