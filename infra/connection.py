@@ -1,17 +1,10 @@
 """How a running platform is found: `connection.json` in its data directory, while it is ready."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
-from os import getpid
-from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel
 
-from infra.embedded.directory import write_privately
-from shared.settings import Settings
-
-FILE_NAME = "connection.json"
+FILE_NAME: Final = "connection.json"
 
 
 class NatsUser(BaseModel, frozen=True):
@@ -51,36 +44,3 @@ class Connection(BaseModel, frozen=True):
     s3: S3Connection
     pid: int
     version: str
-
-
-def connection_to(url: str, settings: Settings) -> Connection:
-    """How to reach the platform in this process whose gateway listens on `url`."""
-    uploader = settings.s3_key("uploader")
-    return Connection(
-        url=url,
-        nats=NatsConnection(
-            url=settings.nats_urls[0],
-            publisher=NatsUser(user="publisher", password=settings.nats_password("publisher")),
-            subscriber=NatsUser(user="subscriber", password=settings.nats_password("subscriber")),
-        ),
-        s3=S3Connection(
-            endpoint=settings.s3_endpoint,
-            region=settings.s3_region,
-            bucket=settings.s3_bucket,
-            access_key_id=uploader.access_key_id,
-            secret_access_key=uploader.secret_access_key.get_secret_value(),
-        ),
-        pid=getpid(),
-        version=version("rat-platform"),
-    )
-
-
-@contextmanager
-def announced(connection: Connection, data: Path) -> Iterator[None]:
-    """Let others find the platform until the block is left."""
-    path = data / FILE_NAME
-    write_privately(path, connection.model_dump_json(indent=2, exclude_none=True) + "\n")
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)

@@ -2,17 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import version
+from os import getpid
 from pathlib import Path
 from typing import Final
 
 import httpx
 
-from infra.connection import FILE_NAME, Connection, announced, connection_to
+from infra.connection import FILE_NAME, Connection, NatsConnection, NatsUser, S3Connection
+from infra.embedded.directory import write_privately
 from infra.embedded.stack import embedded
 from infra.services import SERVICES, serving
 from shared.errors import Unavailable
+from shared.settings import Settings
 
 _READY_SECONDS: Final = 60.0
 
@@ -27,9 +31,9 @@ async def platform(data: Path, *, port: int) -> AsyncIterator[Connection]:
         # Left behind by one that was killed.
         (stack.directory / FILE_NAME).unlink(missing_ok=True)
         async with serving(SERVICES, stack.settings) as running:
-            connection = connection_to(running["gateway"], stack.settings)
+            connection = _connection_to(running["gateway"], stack.settings)
             await _until_ready(connection.url)
-            with announced(connection, stack.directory):
+            with _announced(connection, stack.directory):
                 yield connection
 
 
@@ -43,3 +47,36 @@ async def _until_ready(url: str) -> None:
             if time.monotonic() > deadline:
                 raise Unavailable(f"the platform is not ready after {_READY_SECONDS:g} s: {answer.text}")
             await asyncio.sleep(0.05)
+
+
+def _connection_to(url: str, settings: Settings) -> Connection:
+    """How to reach the platform in this process whose gateway listens on `url`."""
+    uploader = settings.s3_key("uploader")
+    return Connection(
+        url=url,
+        nats=NatsConnection(
+            url=settings.nats_urls[0],
+            publisher=NatsUser(user="publisher", password=settings.nats_password("publisher")),
+            subscriber=NatsUser(user="subscriber", password=settings.nats_password("subscriber")),
+        ),
+        s3=S3Connection(
+            endpoint=settings.s3_endpoint,
+            region=settings.s3_region,
+            bucket=settings.s3_bucket,
+            access_key_id=uploader.access_key_id,
+            secret_access_key=uploader.secret_access_key.get_secret_value(),
+        ),
+        pid=getpid(),
+        version=version("rat-platform"),
+    )
+
+
+@contextmanager
+def _announced(connection: Connection, data: Path) -> Iterator[None]:
+    """Let others find the platform until the block is left."""
+    path = data / FILE_NAME
+    write_privately(path, connection.model_dump_json(indent=2, exclude_none=True) + "\n")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
