@@ -45,12 +45,13 @@ class Batches(Generic[E]):
 
     async def run(self, taker: Taker) -> None:
         """Take and handle until cancelled; what is held then is given back."""
+        tasks = {asyncio.create_task(work) for work in (self._take_ahead(taker), self._renew(), self._handle_all())}
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._take_ahead(taker))
-                tasks.create_task(self._renew())
-                tasks.create_task(self._handle_all())
+            ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
         finally:
+            await _end(tasks)
             await asyncio.gather(*(lease.give_back(0) for lease in self._held))
             self._held.clear()
 
@@ -104,6 +105,15 @@ class Batches(Generic[E]):
             await self._bus.bury(lease.message, reason(error))
         except Unavailable:
             await _give_back(lease)
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    # Python 3.11's wait_for, under every wait for a message, loses a cancellation that meets its end: it is repeated.
+    running = tasks
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.5)
 
 
 def _deliveries(lease: Lease) -> int:

@@ -42,6 +42,7 @@ from contracts.landing import (
     Zone,
     Zones,
 )
+from contracts.messages import utc_now
 from contracts.namespaces import FindNamespace
 from contracts.pipelines import NamespaceRemoved, PipelinePublished, PipelineRemoved
 from contracts.runs import RunFinished
@@ -196,10 +197,16 @@ class Ingest:
 
     # What is done by itself
 
+    async def keep_sweeping(self) -> None:
+        """Find what no notification told of: at once, as nobody may have listened before, then now and then."""
+        await sweep.sweep_zones(self.db, self.objects, self.settings.s3_bucket, utc_now())
+        pause = min(self.settings.sweep_interval_seconds, self.settings.tick_interval_seconds)
+        await every(pause, self.sweep, wake=self.must_sweep)
+
     async def sweep(self) -> None:
-        """Find what no notification told of."""
-        interval = timedelta(seconds=self.settings.sweep_interval_seconds)
-        await sweep.sweep_due_zones(self.db, self.objects, self.settings.s3_bucket, interval)
+        """Sweep the zones whose turn it is."""
+        before = utc_now() - timedelta(seconds=self.settings.sweep_interval_seconds)
+        await sweep.sweep_zones(self.db, self.objects, self.settings.s3_bucket, before)
 
     async def tidy(self) -> None:
         """Archive what was read, and delete from the store what was deleted."""
@@ -253,7 +260,7 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
             relay(db, bus),
             background(
                 lambda: changes.run(taker),
-                lambda: every(min(tick, settings.sweep_interval_seconds), ingest.sweep, wake=ingest.must_sweep),
+                ingest.keep_sweeping,
                 lambda: every(tick, ingest.tidy, wake=ingest.must_tidy),
                 lambda: every(tick, ingest.ask_about_unsettled),
             ),

@@ -1,7 +1,7 @@
 """The sweep: each zone's prefix is listed now and then, and what no notification told of is found."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -16,9 +16,9 @@ from shared.object_store import ObjectStore
 _CHUNK: Final = 500
 
 
-async def sweep_due_zones(db: asyncpg.Pool, objects: ObjectStore, bucket: str, interval: timedelta) -> None:
-    """Sweep every zone whose turn it is; each is swept by one replica."""
-    while (zone := await zones.claim_due(db, interval)) is not None:
+async def sweep_zones(db: asyncpg.Pool, objects: ObjectStore, bucket: str, before: datetime) -> None:
+    """Sweep every zone whose last sweep was before then; each is swept by one replica."""
+    while (zone := await zones.claim_due(db, before)) is not None:
         await _sweep(db, objects, bucket, zone)
 
 

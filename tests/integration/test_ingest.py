@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -31,12 +32,12 @@ from contracts.landing import (
     RetryFile,
     Zone,
 )
+from contracts.messages import utc_now
 from contracts.pipelines import NamespaceRemoved
 from infra.embedded.stack import Stack
 from services.ingest.service import serve
 from shared.errors import AlreadyExists, Conflict, Invalid, NotFound
 from shared.object_store import MEBIBYTE, object_store
-from shared.settings import Settings
 from tests.landing import Neighbours, Pipeline, infra_client, neighbours, put_many, unique
 from tests.waiting import eventually
 
@@ -46,10 +47,6 @@ async def they(stack: Stack) -> AsyncIterator[Neighbours]:
     """Ingest runs; these are its neighbours."""
     async with neighbours(stack.settings) as they, serve(stack.settings):
         yield they
-
-
-def impatient(settings: Settings) -> Settings:
-    return settings.model_copy(update={"sweep_interval_seconds": 0.2})
 
 
 async def upload(they: Neighbours, zone: Zone, filename: str, content: bytes, **facts: Any) -> LandingFile:
@@ -324,7 +321,7 @@ async def test_a_file_that_is_deleted_from_the_bucket_is_removed(they: Neighbour
     assert await they.files(zone) == {}
 
 
-async def test_the_sweep_finds_what_no_notification_told_of(stack: Stack) -> None:
+async def test_a_start_finds_what_happened_while_nobody_listened(stack: Stack) -> None:
     async with neighbours(stack.settings) as they:
         async with serve(stack.settings):
             zone = await they.zone()
@@ -336,17 +333,34 @@ async def test_the_sweep_finds_what_no_notification_told_of(stack: Stack) -> Non
         async with infra_client(stack.settings) as infra:
             await infra.jetstream().purge_stream("BUCKET")
 
-        async with serve(impatient(stack.settings)), AsyncExitStack() as replicas:
-            await replicas.enter_async_context(serve(impatient(stack.settings)))
+        async with serve(stack.settings), AsyncExitStack() as replicas:
+            await replicas.enter_async_context(serve(stack.settings))
 
-            async def removed() -> dict[str, LandingFile]:
-                return await they.files(zone, FileState.REMOVED)
+            async def is_found() -> bool:
+                sizes = {name: file.size_bytes for name, file in (await they.files(zone)).items()}
+                return sizes == {"stays.csv": 5, "changes.csv": 7, "comes.csv": 5}
 
-            files = await they.landed(zone, "comes.csv")
-            assert files["changes.csv"].size_bytes == 7
-            assert (await eventually(removed)).keys() == {"goes.csv"}
-            assert (await they.files(zone)).keys() == {"stays.csv", "changes.csv", "comes.csv"}
+            await eventually(is_found)
+            assert (await they.files(zone, FileState.REMOVED)).keys() == {"goes.csv"}
             await eventually(lambda: len(they.said(FileLanded, zone)) == 5)
+
+
+async def test_the_sweep_finds_what_no_notification_told_of(stack: Stack) -> None:
+    impatient = stack.settings.model_copy(update={"sweep_interval_seconds": 0.2})
+    async with neighbours(stack.settings) as they, serve(impatient), infra_client(stack.settings) as infra:
+        zone = await they.zone()
+        await they.put(zone, "a.csv")
+        await they.landed(zone, "a.csv")
+        later = (utc_now() + timedelta(minutes=1)).isoformat().replace("+00:00", "Z")
+        await infra.jetstream().pause_consumer("BUCKET", "ingest-bucket-events", later)
+
+        await they.put(zone, "b.csv")
+
+        assert (await they.landed(zone, "b.csv")).keys() == {"a.csv", "b.csv"}
+        await infra.jetstream().resume_consumer("BUCKET", "ingest-bucket-events")
+        await they.put(zone, "c.csv")
+        await they.landed(zone, "c.csv")
+        assert len(they.said(FileLanded, zone)) <= 3
 
 
 async def test_many_files_at_once_land_once_each_with_two_replicas(they: Neighbours, stack: Stack) -> None:

@@ -240,10 +240,19 @@ async def mark_processed(connection: Connection, run_id: UUID) -> None:
     """Note on the files that a run has read that they were read by it."""
     await connection.execute(
         """
-        update landing_files
+        with locked as (
+          -- In one order: runs that have read the same files may end at the same time.
+          select id
+          from landing_files
+          where id in (select file_id from file_reads where run_id = $1 and state = 'read')
+          order by id
+          for no key update
+        )
+        update landing_files as file
         set processed_by = $1,
-          state = case when state in ('landed', 'superseded') then 'processed' else state end
-        where id in (select file_id from file_reads where run_id = $1 and state = 'read')
+          state = case when file.state in ('landed', 'superseded') then 'processed' else file.state end
+        from locked
+        where file.id = locked.id
         """,
         run_id,
     )

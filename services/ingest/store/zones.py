@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -191,14 +191,14 @@ async def await_claims(connection: Connection, zone_id: UUID) -> None:
     await connection.execute("select from landing_zones where id = $1 for no key update", zone_id)
 
 
-async def claim_due(db: asyncpg.Pool, interval: timedelta) -> DueZone | None:
-    """The zone that was not swept for the longest time, at least so long; no other replica gets it before then."""
+async def claim_due(db: asyncpg.Pool, before: datetime) -> DueZone | None:
+    """The zone that was not swept for the longest time, if that was before then; no other replica gets it as well."""
     row = await db.fetchrow(
         """
         update landing_zones as zone set swept_at = now()
         from (
           select id from landing_zones
-          where removed_at is null and (swept_at is null or swept_at <= now() - $1::interval)
+          where removed_at is null and (swept_at is null or swept_at < $1)
           order by swept_at nulls first
           limit 1
           for no key update skip locked
@@ -206,7 +206,7 @@ async def claim_due(db: asyncpg.Pool, interval: timedelta) -> DueZone | None:
         where zone.id = due.id
         returning zone.id, zone.namespace, zone.name, now() as since
         """,
-        interval,
+        before,
     )
     return None if row is None else DueZone(**row)
 
