@@ -55,6 +55,7 @@ ACK_WAIT_SECONDS: Final = 30.0
 FAULT_DELIVERIES: Final = 8
 """How often a message that runs into a fault of ours is tried before it becomes a dead letter."""
 ERROR_HEADER: Final = "rat-error"
+EVENT_CONCURRENCY: Final = 4
 QUERY_CONCURRENCY: Final = 32
 QUERY_TIMEOUT_SECONDS: Final = 30.0
 LOOK_TIMEOUT_SECONDS: Final = 3.0
@@ -174,10 +175,13 @@ class Bus:
     # Declaring
 
     def hear(self, event: type[E], handler: Callable[[E], Awaitable[None]]) -> None:
-        """Call `handler` with every event of this kind, one replica of the service each, until it succeeds."""
+        """Call `handler` with every event of this kind, one replica of the service each, until it succeeds.
+
+        A few are handled at once, as replicas would do.
+        """
         self.heard[event] = handler
         if event.stored:
-            self._pulled(event, ACK_WAIT_SECONDS)(handler)
+            self._pulled(event, ACK_WAIT_SECONDS, max_workers=EVENT_CONCURRENCY)(handler)
         else:
             self.broker.subscriber(event.subject, decoder=_decode_event)(handler)
 
@@ -202,7 +206,7 @@ class Bus:
         """Name a server that this service depends on, and how to see that it is there: `look` raises if it is not."""
         self.checks[dependency] = look
 
-    def _pulled(self, event: type[Event], ack_wait_seconds: float) -> Any:
+    def _pulled(self, event: type[Event], ack_wait_seconds: float, **options: Any) -> Any:
         durable = f"{self.service}-{event.subject.replace('.', '-')}"
         return self.broker.subscriber(
             event.subject,
@@ -212,6 +216,7 @@ class Bus:
             config=ConsumerConfig(ack_wait=ack_wait_seconds, max_ack_pending=1000, max_deliver=-1),
             ack_policy=AckPolicy.MANUAL,
             decoder=_decode_event,
+            **options,
         )
 
     # Living

@@ -58,6 +58,7 @@ async def database(
         command_timeout=60,
         server_settings={"search_path": schema, "application_name": f"rat {role}"},
         init=_speak_json,
+        reset=_keep_session,
         # No floor: a pool with one logs a traceback for each attempt to restore it while the server is away.
         init_size=0,
         min_size=0,
@@ -125,6 +126,10 @@ def _unavailable(error: BaseException) -> Unavailable:
 async def _speak_json(connection: asyncpg.Connection) -> None:
     for name in ("json", "jsonb"):
         await connection.set_type_codec(name, schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+
+
+async def _keep_session(_connection: asyncpg.Connection) -> None:
+    """Leave a connection as it is when it is given back: no session state is set here, and a reset is a round trip."""
 
 
 async def _await_server(pool: Pool, wait_seconds: float) -> None:

@@ -3,7 +3,7 @@
 import asyncpg
 
 from contracts.files import CodeFile, CodeFiles, ListCodeFiles
-from services.catalog.code.pages import cursor_after, fitting, start_of
+from services.catalog.code.pages import cursor_after, fitting
 from services.catalog.code.paths import check_prefix, exclusions, file_type, is_excluded, is_file, listing_prefix
 from services.catalog.code.store import namespaces, pipelines
 from shared.object_store import ObjectStore
@@ -12,7 +12,7 @@ from shared.object_store import ObjectStore
 async def list_files(db: asyncpg.Pool, objects: ObjectStore, query: ListCodeFiles) -> CodeFiles:
     """The current files of living pipelines whose paths begin with the prefix."""
     check_prefix(query.prefix)
-    start = start_of(query)
+    start = query.start
     excluded = exclusions(query.exclude)
     found = [file for file in await _files(db, objects, query.prefix) if not is_excluded(file.path, excluded)]
     files = fitting(found[start : start + query.limit])

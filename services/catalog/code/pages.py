@@ -5,25 +5,11 @@ from typing import Final, TypeVar
 
 from contracts.messages import Message
 from contracts.paging import PageRequest
-from shared.errors import Invalid
 
 MAX_PAGE_BYTES: Final = 200 * 1024
 """What is left over of a message is for its frame."""
 
-_MAX_START: Final = 2**31 - 1
-
 M = TypeVar("M", bound=Message)
-
-
-def start_of(query: PageRequest) -> int:
-    """How many entries to pass over; `Invalid` for a cursor that is none."""
-    try:
-        start = query.start
-    except ValueError as error:
-        raise Invalid(str(error)) from error
-    if start < 0:
-        raise Invalid(f"{query.cursor!r} is not a cursor of this list")
-    return min(start, _MAX_START)
 
 
 def fitting(entries: Sequence[M]) -> list[M]:
@@ -38,7 +24,7 @@ def fitting(entries: Sequence[M]) -> list[M]:
 
 def cursor_after(query: PageRequest, entries: Sequence[Message], total: int) -> str | None:
     """The cursor of what follows these entries, which may be fewer than were asked for; None after the last."""
-    start = start_of(query)
+    start = query.start
     if not entries or start + len(entries) >= total:
         return None
     return PageRequest(limit=len(entries), offset=start).next_cursor(total)

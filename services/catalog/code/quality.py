@@ -12,7 +12,7 @@ from contracts.quality import CreateQualityTest, ListQualityTests, QualityTest, 
 from services.catalog.code import drafts
 from services.catalog.code.domain import DraftFile
 from services.catalog.code.headers import read_header, with_header
-from services.catalog.code.pages import MAX_PAGE_BYTES, cursor_after, fitting, start_of
+from services.catalog.code.pages import MAX_PAGE_BYTES, cursor_after, fitting
 from services.catalog.code.paths import CodePath, code_path, file_of_test, name_of_test
 from services.catalog.code.pins import read_draft
 from shared.errors import AlreadyExists, Invalid, NotFound
@@ -24,7 +24,7 @@ _READ_AT_ONCE: Final = 10
 async def list_tests(db: asyncpg.Pool, objects: ObjectStore, query: ListQualityTests) -> QualityTests:
     """The tests of a pipeline's draft, by name."""
     pipeline = await drafts.living(db, Qualified.parse(query.pipeline))
-    start = start_of(query)
+    start = query.start
     draft = await read_draft(objects, pipeline.shown.s3_path)
     files = [draft.files[file] for file in sorted(draft.files) if name_of_test(file)]
     wanted = _first_of_a_page(files[start : start + query.limit])

@@ -56,7 +56,7 @@ from contracts.quality import (
 from contracts.tables import DocumentTable, FindTableDocs, ListTableDocs, TableDocs, TableSummaries
 from services.catalog.code import domain, drafts, files, lifecycle, publishing, quality
 from services.catalog.code.lifecycle import OnRemoved
-from services.catalog.code.pages import cursor_after, fitting, start_of
+from services.catalog.code.pages import cursor_after, fitting
 from services.catalog.code.paths import code_path
 from services.catalog.code.store import audit, namespaces, pipelines, tables, versions
 from shared.bus import Bus
@@ -70,7 +70,7 @@ async def nothing_else(_connection: Connection, _pipeline_id: UUID) -> None:
     """Nothing belongs to the removal of a pipeline but what this half does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Code:
     """The half of catalog that keeps the code of pipelines."""
 
@@ -85,7 +85,7 @@ class Code:
     async def list_namespaces(self, query: ListNamespaces) -> Namespaces:
         """List namespaces."""
         total = await namespaces.count(self.db)
-        page = fitting(await namespaces.page(self.db, limit=query.limit, start=start_of(query)))
+        page = fitting(await namespaces.page(self.db, limit=query.limit, start=query.start))
         return Namespaces(namespaces=page, total=total, next_cursor=cursor_after(query, page, total))
 
     async def find_namespace(self, query: FindNamespace) -> Namespace:
@@ -113,7 +113,7 @@ class Code:
     async def list_pipelines(self, query: ListPipelines) -> Pipelines:
         """List pipelines."""
         total = await pipelines.count(self.db, query)
-        page = fitting(await pipelines.page(self.db, query, start=start_of(query)))
+        page = fitting(await pipelines.page(self.db, query, start=query.start))
         return Pipelines(pipelines=page, total=total, next_cursor=cursor_after(query, page, total))
 
     async def find_pipeline(self, query: FindPipeline) -> Pipeline:
@@ -158,7 +158,7 @@ class Code:
         """List the versions of a pipeline."""
         pipeline = await drafts.living(self.db, Qualified.parse(query.pipeline))
         total = await versions.count(self.db, pipeline.shown.id)
-        page = fitting(await versions.page(self.db, pipeline.shown.id, limit=query.limit, start=start_of(query)))
+        page = fitting(await versions.page(self.db, pipeline.shown.id, limit=query.limit, start=query.start))
         return PipelineVersions(versions=page, total=total, next_cursor=cursor_after(query, page, total))
 
     async def find_version(self, query: FindVersion) -> PipelineVersion:
@@ -229,7 +229,7 @@ class Code:
     async def list_audit(self, query: ListAudit) -> AuditEntries:
         """List who did what."""
         total = await audit.count(self.db, query)
-        page = fitting(await audit.page(self.db, query, start=start_of(query)))
+        page = fitting(await audit.page(self.db, query, start=query.start))
         return AuditEntries(entries=page, total=total, next_cursor=cursor_after(query, page, total))
 
 

@@ -59,7 +59,7 @@ from shared.settings import Settings
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RunsService:
     """The half of catalog that keeps runs."""
 
