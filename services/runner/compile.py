@@ -1,0 +1,80 @@
+"""The files of a pipeline, compiled: its settings, its query, and its tests."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import duckdb
+
+from services.runner.config import CONFIG_FILE, Config, Strategy, TestHeader, read_config, read_test_header
+from services.runner.engine.statement import Statement, parse
+from services.runner.problems import AuthorError, Problem
+from services.runner.template import Facts, render
+
+PIPELINE_FILE: Final = "pipeline.sql"
+TESTS_FOLDER: Final = "tests/quality/"
+
+
+@dataclass(frozen=True)
+class CompiledTest:
+    """A quality test; what is wrong with its file is its result when it is run."""
+
+    name: str
+    path: str
+    header: TestHeader
+    statement: Statement | None
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A pipeline that can be run once its tables and files are known."""
+
+    config: Config
+    statement: Statement
+    tests: tuple[CompiledTest, ...]
+
+    @property
+    def statements(self) -> list[Statement]:
+        """The pipeline's query, and those of the tests that are one."""
+        return [self.statement, *(test.statement for test in self.tests if test.statement is not None)]
+
+
+def compile_pipeline(
+    connection: duckdb.DuckDBPyConnection, files: Mapping[str, str], facts_of: Callable[[Strategy], Facts]
+) -> Compiled:
+    """Compile a pipeline's files; `AuthorError` says what is wrong with its settings or its query.
+
+    Nothing of it is run. `facts_of` gives the facts for templates once the strategy is known.
+    """
+    if PIPELINE_FILE not in files:
+        raise AuthorError(Problem(PIPELINE_FILE, f"the pipeline has no {PIPELINE_FILE}"))
+    config, problems = read_config(files, PIPELINE_FILE)
+    if problems:
+        raise AuthorError(*problems)
+    facts = facts_of(config.merge_strategy)
+    statement = parse(connection, render(PIPELINE_FILE, files[PIPELINE_FILE], facts))
+    tests = tuple(compile_test(connection, path, files[path], facts) for path in test_files(files))
+    return Compiled(config, statement, tests)
+
+
+def compile_test(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> CompiledTest:
+    """Compile a quality test."""
+    name = path.removeprefix(TESTS_FOLDER).removesuffix(".sql")
+    header, problems = read_test_header(path, text)
+    statement = None
+    try:
+        statement = parse(connection, render(path, text, facts))
+    except AuthorError as error:
+        problems += error.problems
+    return CompiledTest(name, path, header, None if problems else statement, tuple(problems))
+
+
+def test_files(files: Mapping[str, str]) -> list[str]:
+    """The paths of the quality tests among a pipeline's files, in order."""
+    return sorted(path for path in files if path.startswith(TESTS_FOLDER) and path.endswith(".sql"))
+
+
+def is_known(path: str) -> bool:
+    """Whether a file of this path means anything to a run."""
+    return path in (PIPELINE_FILE, CONFIG_FILE) or (path.startswith(TESTS_FOLDER) and path.endswith(".sql"))

@@ -1,0 +1,85 @@
+"""How a run ends: what could still merge is closed, main is looked at, and only then is anything said."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+from uuid import UUID
+
+import structlog
+
+from contracts.names import Qualified
+from contracts.reports import AttemptReport
+from contracts.runs import AttemptFinished, EndRun
+from services.runner import domain, report
+from shared.errors import NotFound, Unavailable
+from shared.lakehouse.port import Lakehouse, Merged
+from shared.object_store import ObjectStore
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+UNREACHABLE: Final = (Unavailable, OSError, TimeoutError)
+"""What says that a server cannot be reached."""
+
+
+async def end_as_ordered(lakehouse: Lakehouse, objects: ObjectStore, order: EndRun) -> AttemptFinished:
+    """End a run for which no attempt is given any more: as catalog says, unless it is on main."""
+    merged = await close_and_look(lakehouse, order.run_id, order.attempt, order.head)
+    if merged is not None:
+        return await end_as_found(objects, Qualified.parse(order.pipeline), merged)
+    return report.ended(order)
+
+
+async def end_as_found(objects: ObjectStore, pipeline: Qualified, merged: Merged) -> AttemptFinished:
+    """The success of the attempt that merged, as it reported it itself."""
+    assert merged.run_id is not None, "it was found by its run"
+    assert merged.attempt is not None, "runs merge with the number of their attempt"
+    key = report.report_key(pipeline, merged.run_id, merged.attempt)
+    try:
+        content = await patiently("report", lambda: objects.get(key))
+        kept = AttemptReport.model_validate_json(content)
+    except NotFound:
+        log.warning("the report of a merged attempt is gone", key=key)
+        kept = report.success_without_report(pipeline, merged)
+    return report.finished(kept, merged=merged)
+
+
+async def close_and_look(lakehouse: Lakehouse, run_id: UUID, attempt: int, head: str) -> Merged | None:
+    """Close the branches of a run up to an attempt, then look for it on main; waits for the lakehouse if need be."""
+
+    async def close() -> None:
+        branches = await open_branches(lakehouse, run_id)
+        for name in domain.branches_to_end(branches, run_id, attempt):
+            await lakehouse.close_branch(name)
+
+    await patiently("branches", close)
+    return await patiently("main", lambda: lakehouse.find_merge(run_id, head))
+
+
+async def open_branches(lakehouse: Lakehouse, run_id: UUID) -> list[str]:
+    """The branches of a run that can still be committed to or merged."""
+    branches = await lakehouse.branches(domain.branch_prefix(run_id))
+    return [branch.name for branch in branches if branch.closed_at is None]
+
+
+async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
+    """Do something that a run cannot end without; a server that cannot be reached is waited for."""
+    outages = 0
+    while True:
+        try:
+            return await do()
+        except UNREACHABLE as error:
+            log.warning("the end of a run waits", what=what, error=str(error))
+        await asyncio.sleep(domain.outage_pause(outages))
+        outages += 1
+
+
+async def unbroken(work: Awaitable[T]) -> T:
+    """Wait for something that must not be left in the middle: whoever cancels waits for its end, too."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

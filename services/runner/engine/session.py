@@ -1,0 +1,92 @@
+"""DuckDB in the process of a run: opened once, used for one attempt at a time."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import duckdb
+
+from services.runner.domain import FailureKind
+from services.runner.engine.statement import Bound
+from services.runner.problems import Problem, WorkFailed
+from shared import duckdb_engine
+from shared.settings import Settings
+
+_UNREACHABLE: Final = re.compile(
+    r"could not (establish connection|connect|resolve)|connection (refused|reset|closed|error)|failed to connect"
+    r"|connection timed out|server returned nothing|couldn'?t connect",
+    re.IGNORECASE,
+)
+_REFUSED_FOR_NOW: Final = re.compile(
+    r"\bHTTP (5\d\d|429|408)\b|\b(5\d\d|429|408) \(|SlowDown|time-?out|timed out", re.IGNORECASE
+)
+
+
+def open_connection(settings: Settings, *, threads: int, spill_directory: str) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB with the keys of the runner: it reads and writes the platform's bucket and nothing else."""
+    connection = duckdb_engine.connect(settings, "runner", threads=threads, temp_directory=spill_directory)
+    connection.execute("set global errors_as_json = true")
+    connection.execute(f"set global allowed_directories = ['s3://{settings.s3_bucket}/']")
+    connection.execute("set global enable_external_access = false")
+    return connection
+
+
+def limit_memory(connection: duckdb.DuckDBPyConnection, limit_bytes: int) -> None:
+    """Keep what DuckDB holds in memory below this, spilling to disk beyond it."""
+    connection.execute(f"set global memory_limit = '{limit_bytes // 1000}kB'")
+
+
+@contextmanager
+def errors_of(bound: Bound, prefix: str = "") -> Iterator[None]:
+    """Raise what DuckDB says of a statement as `WorkFailed`, with the place in the author's file.
+
+    `prefix` is what stands before the statement in the text that DuckDB got.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        raise failure(error, bound, prefix) from error
+
+
+def failure(error: duckdb.Error, bound: Bound, prefix: str = "") -> WorkFailed:
+    """What an error of DuckDB means for the attempt."""
+    message, position = told(error)
+    kind = kind_of(error, message)
+    if kind is not FailureKind.SQL:
+        return WorkFailed(kind, message)
+    in_statement = None if position is None else position - len(prefix.encode())
+    if in_statement is None or not 0 <= in_statement <= len(bound.sql.encode()):
+        in_statement = None
+    problem: Problem = bound.problem(message, in_statement)
+    return WorkFailed(kind, str(problem))
+
+
+def told(error: duckdb.Error) -> tuple[str, int | None]:
+    """DuckDB's own message, and the byte of the statement that it is about."""
+    text = str(error)
+    found = re.match(r"(?:[A-Z][\w ]* Error: )?(\{.*\})", text, re.DOTALL)
+    if found is None:
+        return text, None
+    try:
+        fields: dict[str, Any] = json.loads(found[1], strict=False)
+    except ValueError:
+        return text, None
+    position = fields.get("position")
+    return f"{fields['exception_type']} error: {fields['exception_message']}", int(position) if position else None
+
+
+def kind_of(error: duckdb.Error, message: str) -> FailureKind:
+    """Whose fault an error is: the author's, a server's, or ours."""
+    match error:
+        case duckdb.OutOfMemoryException():
+            return FailureKind.MEMORY
+        case duckdb.HTTPException() | duckdb.IOException() if _UNREACHABLE.search(message):
+            return FailureKind.UNAVAILABLE
+        case duckdb.HTTPException() | duckdb.IOException() if _REFUSED_FOR_NOW.search(message):
+            return FailureKind.TRANSIENT
+        case duckdb.InternalException() | duckdb.FatalException() | duckdb.InterruptException():
+            return FailureKind.INTERNAL
+        case _:
+            return FailureKind.SQL

@@ -1,0 +1,438 @@
+"""An author's query, parsed by DuckDB: which tables and landing zones it names, and what runs in their place."""
+
+import json
+import re
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import duckdb
+
+from contracts.landing import ClaimedFile
+from contracts.names import Layer, Qualified
+from services.runner.problems import AuthorError, Problem
+from services.runner.template import Rendered, ZoneCall
+from shared.sql_names import quote_reserved
+
+_READERS: Final[Mapping[str, str]] = {
+    "csv": "read_csv",
+    "tsv": "read_csv",
+    "txt": "read_csv",
+    "json": "read_json",
+    "jsonl": "read_json",
+    "ndjson": "read_json",
+    "parquet": "read_parquet",
+}
+"""The reader of a file by its ending, where the author names none."""
+
+_COMPRESSED: Final = (".gz", ".zst")
+_BARE_NAME: Final = re.compile(rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*")
+_QUOTED_NAME: Final = re.compile(rb'"(?:[^"]|"")*"')
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A piece of a text, in bytes of UTF-8, and what stands there instead."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True)
+class TableUse:
+    """A platform's table where a query names it."""
+
+    table: Qualified
+    start: int
+    end: int
+    has_alias: bool
+
+
+@dataclass(frozen=True)
+class ColumnUse:
+    """A column that is named with the whole name of its table."""
+
+    table: Qualified
+    start: int
+    end: int
+    """Of the table's name."""
+
+
+@dataclass(frozen=True)
+class ZoneUse:
+    """A landing zone where a query reads it."""
+
+    call: ZoneCall
+    start: int
+    end: int
+    """Of the placeholder."""
+    has_alias: bool
+    reader: tuple[int, int] | None
+    """Where the call of the reader stands that the files are given to; None where the zone stands as a relation."""
+    reader_name: str = ""
+
+
+@dataclass(frozen=True)
+class ZoneContent:
+    """What a landing zone holds for a run."""
+
+    files: Sequence[ClaimedFile]
+    expected_schema: str = ""
+    last_file: ClaimedFile | None = None
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One query of an author, ready to run once its tables and files are known."""
+
+    rendered: Rendered
+    sql: str
+    author_bytes: tuple[int, ...]
+    """Where quotes stand in `sql` that the author did not write."""
+    tables: tuple[TableUse, ...]
+    columns: tuple[ColumnUse, ...]
+    zones: tuple[ZoneUse, ...]
+
+    @property
+    def tables_named(self) -> list[Qualified]:
+        """The tables that the query reads, each once."""
+        return list(dict.fromkeys(use.table for use in self.tables))
+
+    @property
+    def zones_asked(self) -> list[ZoneCall]:
+        """The landing zones that the query reads, in each form once."""
+        first = {(use.call.namespace, use.call.zone, use.call.form): use.call for use in self.zones}
+        return list(first.values())
+
+    def problem(self, message: str, position: int | None = None) -> Problem:
+        """A problem with the query at this byte of `sql`, told by line and column of the author's file."""
+        if position is None:
+            return self.rendered.problem(message)
+        before = self.sql.encode()[: max(position, 0)].decode(errors="ignore")
+        inserted = bisect_right(self.author_bytes, position - 1)
+        return self.rendered.problem(message, len(before) - inserted)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A statement with its tables and files in place: what DuckDB runs."""
+
+    statement: Statement
+    sql: str
+    edits: tuple[Edit, ...]
+
+    def problem(self, message: str, position: int | None) -> Problem:
+        """A problem with what runs at this byte of `sql`, told by line and column of the author's file."""
+        if position is None:
+            return self.statement.problem(message)
+        shift = 0
+        for edit in self.edits:
+            start = edit.start + shift
+            length = len(edit.text.encode())
+            if position < start:
+                break
+            if position < start + length:
+                return self.statement.problem(message, edit.start)
+            shift += length - (edit.end - edit.start)
+        return self.statement.problem(message, position - shift)
+
+
+def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statement:
+    """Parse an author's query, without running any of it; `AuthorError` if it is not one SELECT."""
+    quoted = quote_reserved(rendered.sql)
+    sql, inserted = _without_semicolon(quoted.sql), quoted.inserted
+    unread = Statement(rendered, sql, inserted, (), (), ())
+    if not duckdb.tokenize(sql):
+        raise AuthorError(Problem(rendered.path, "there is no query in the file"))
+    answer = connection.execute("select json_serialize_sql(?::varchar)", [sql]).fetchone()
+    assert answer is not None, "one row for one text"
+    tree = json.loads(answer[0])
+    if tree["error"]:
+        raise AuthorError(_refusal(unread, tree))
+    if len(tree["statements"]) != 1:
+        raise AuthorError(Problem(rendered.path, f"expected one SELECT, not {len(tree['statements'])} statements"))
+    found = _Found(sql.encode(), rendered)
+    found.walk(tree["statements"][0]["node"], None)
+    found.check_placeholders(unread)
+    return Statement(
+        rendered,
+        sql,
+        inserted,
+        tuple(sorted(found.tables, key=lambda use: use.start)),
+        tuple(found.columns_of_tables()),
+        tuple(sorted(found.zones, key=lambda use: use.start)),
+    )
+
+
+def bind(
+    statement: Statement, relations: Mapping[Qualified, str], zones: Mapping[str, ZoneContent], bucket: str
+) -> Bound:
+    """Put relations in the place of tables, and files in the place of landing zones.
+
+    `relations` are pieces of SQL by table, `zones` contents by placeholder. `AuthorError` where a table is missing,
+    or an empty zone does not tell its columns.
+    """
+    edits: list[Edit] = []
+    for use in statement.tables:
+        if use.table not in relations:
+            raise AuthorError(statement.problem(f"there is no table {str(use.table)!r}", use.start))
+        alias = "" if use.has_alias else f' as "{use.table.name}"'
+        edits.append(Edit(use.start, use.end, relations[use.table] + alias))
+    edits += [Edit(use.start, use.end, f'"{use.table.name}"') for use in statement.columns]
+    for zone in statement.zones:
+        edits += _zone_edits(statement, zone, zones[zone.call.placeholder], bucket)
+    edits.sort(key=lambda edit: (edit.start, edit.end))
+    return Bound(statement, _edited(statement.sql, edits), tuple(edits))
+
+
+def _edited(sql: str, edits: Sequence[Edit]) -> str:
+    text = sql.encode()
+    pieces: list[bytes] = []
+    done = 0
+    for edit in edits:
+        pieces += [text[done : edit.start], edit.text.encode()]
+        done = edit.end
+    return b"".join([*pieces, text[done:]]).decode()
+
+
+# Files in the place of landing zones
+
+
+def _zone_edits(statement: Statement, use: ZoneUse, content: ZoneContent, bucket: str) -> list[Edit]:
+    alias = "" if use.has_alias else f' as "{use.call.zone if use.reader is None else use.reader_name}"'
+    if content.files:
+        files = _file_list(content.files, bucket)
+        if use.reader is not None:
+            return [Edit(use.start, use.end, files)]
+        return [Edit(use.start, use.end, f"{_reader(statement, use, content.files)}({files}){alias}")]
+    start, end = use.reader or (use.start, use.end)
+    if content.expected_schema:
+        columns = _empty_columns(statement, use, content.expected_schema)
+        return [Edit(start, end, f"(select {columns} where false){alias}")]
+    if content.last_file is None:
+        name = f"{use.call.namespace}/{use.call.zone}"
+        message = f"landing zone {name} is empty, and neither an expected_schema nor an earlier file tells its columns"
+        raise AuthorError(statement.problem(message, use.start))
+    last = _file_list([content.last_file], bucket)
+    if use.reader is None:
+        reader = _reader(statement, use, [content.last_file])
+        return [Edit(start, end, f"(select * from {reader}({last}) where false){alias}")]
+    return [
+        Edit(start, start, "(select * from "),
+        Edit(use.start, use.end, last),
+        Edit(end, end, f" where false){alias}"),
+    ]
+
+
+def _file_list(files: Collection[ClaimedFile], bucket: str) -> str:
+    return "[" + ", ".join(_string(f"s3://{bucket}/{escaped(file.key)}") for file in files) + "]"
+
+
+def escaped(key: str) -> str:
+    """A key as DuckDB's readers take it: they read every name as a pattern."""
+    return re.sub(r"[\[*]", lambda sign: f"[{sign[0]}]", key)
+
+
+def _reader(statement: Statement, use: ZoneUse, files: Collection[ClaimedFile]) -> str:
+    readers = {_reader_of(file.filename): file.filename for file in files}
+    if len(readers) == 1 and None not in readers:
+        return str(next(iter(readers)))
+    if None in readers:
+        message = f"no reader for {readers[None]!r} by its ending: name one, as `read_csv({{{{ landing_zone(…) }}}})`"
+    else:
+        names = " and ".join(repr(name) for name in list(readers.values())[:2])
+        message = f"{names} need different readers: name one, as `read_csv({{{{ landing_zone(…) }}}})`"
+    raise AuthorError(statement.problem(message, use.start))
+
+
+def _reader_of(filename: str) -> str | None:
+    name = filename.lower()
+    for ending in _COMPRESSED:
+        name = name.removesuffix(ending)
+    return _READERS.get(name.rpartition(".")[2])
+
+
+def _empty_columns(statement: Statement, use: ZoneUse, expected_schema: str) -> str:
+    """The columns of a zone's DDL, as expressions without a value."""
+    try:
+        with duckdb.connect() as scratch:
+            scratch.execute(f"create table expected ({expected_schema})")
+            columns = scratch.execute("select column_name, column_type from (describe expected)").fetchall()
+    except duckdb.Error as error:
+        message = f"the expected_schema of landing zone {use.call.zone} does not parse: {error}"
+        raise AuthorError(statement.problem(message, use.start)) from error
+    return ", ".join(f"null::{kind} as {identifier(name)}" for name, kind in columns)
+
+
+# Names and places
+
+
+class _Found:
+    """What the parsed tree names, with the place of each in the text."""
+
+    def __init__(self, text: bytes, rendered: Rendered) -> None:
+        self._text = text
+        self._namespace = rendered.facts.pipeline.namespace
+        self._rendered = rendered
+        self._calls = {call.placeholder: call for call in rendered.zones}
+        self._columns: list[tuple[tuple[str, ...], int]] = []
+        self.tables: list[TableUse] = []
+        self.zones: list[ZoneUse] = []
+
+    def walk(self, node: Any, reader: Mapping[str, Any] | None) -> None:
+        """Take the names of a node and of what is below it; `reader` is the call of a function around it."""
+        if isinstance(node, list):
+            for item in node:
+                self.walk(item, reader)
+        if not isinstance(node, dict):
+            return
+        match node.get("type"):
+            case "BASE_TABLE":
+                self._take_table(node)
+            case "COLUMN_REF":
+                self._take_column(node, reader)
+            case "TABLE_FUNCTION":
+                reader = node
+        for value in node.values():
+            self.walk(value, reader)
+
+    def _take_table(self, node: Mapping[str, Any]) -> None:
+        start = int(node["query_location"])
+        parts = [part for part in (node["catalog_name"], node["schema_name"], node["table_name"]) if part]
+        if len(parts) == 1 and parts[0] in self._calls:
+            end = start + len(parts[0])
+            self.zones.append(ZoneUse(self._calls[parts[0]], start, end, bool(node["alias"]), None))
+            return
+        table = self._table(parts)
+        if table is None:
+            return
+        end = name_end(self._text, start, len(parts))
+        self.tables.append(TableUse(table, start, end, bool(node["alias"])))
+
+    def _take_column(self, node: Mapping[str, Any], reader: Mapping[str, Any] | None) -> None:
+        names = tuple(node["column_names"])
+        start = int(node["query_location"])
+        if len(names) > 1:
+            self._columns.append((names, start))
+        if len(names) > 1 or names[0] not in self._calls or reader is None:
+            return
+        function = reader["function"]
+        if not function["function_name"].startswith(("read_", "parquet_", "sniff_csv", "glob")):
+            return
+        place = int(function["query_location"])
+        end = start + len(names[0])
+        self.zones.append(
+            ZoneUse(
+                self._calls[names[0]],
+                start,
+                end,
+                bool(reader["alias"]),
+                (place, call_end(self._text, place)),
+                function["function_name"],
+            )
+        )
+
+    def columns_of_tables(self) -> Iterator[ColumnUse]:
+        """Columns that are named with two or three parts of the name of a table that the query reads."""
+        read = {use.table for use in self.tables}
+        for names, start in self._columns:
+            for count in (3, 2):
+                table = self._table(names[:count]) if len(names) > count else None
+                if table is not None and table in read:
+                    yield ColumnUse(table, start, name_end(self._text, start, count))
+                    break
+
+    def check_placeholders(self, statement: Statement) -> None:
+        """Refuse landing zones that stand neither as a relation nor in a reader; those in comments are none."""
+        taken = {use.call.placeholder for use in self.zones}
+        tokens = [start for start, _ in duckdb.tokenize(self._text.decode())]
+        for start, end in zip(tokens, [*tokens[1:], len(self._text)], strict=True):
+            token = without_comments(self._text[start:end])
+            for placeholder, call in self._calls.items():
+                if placeholder.encode() in token and placeholder not in taken:
+                    message = (
+                        f"landing_zone({call.zone!r}) stands where neither a table nor the files of a reader can:"
+                        " write `from {{ landing_zone(…) }}` or `read_csv({{ landing_zone(…) }}, …)`"
+                    )
+                    raise AuthorError(statement.problem(message, start))
+
+    def _table(self, parts: Sequence[str]) -> Qualified | None:
+        names = [part.lower() for part in parts]
+        if len(names) == 2:
+            names.insert(0, self._namespace)
+        if len(names) != 3 or names[1] not in list(Layer):
+            return None
+        try:
+            return Qualified.parse(".".join(names))
+        except ValueError:
+            return None
+
+
+def name_end(text: bytes, start: int, parts: int) -> int:
+    """Where a name of so many parts ends that begins at `start`."""
+    position = start
+    for part in range(parts):
+        if part:
+            position = _skip(text, position, rb"\s*\.\s*")
+        position = _skip(text, position, _QUOTED_NAME if text[position : position + 1] == b'"' else _BARE_NAME)
+    return position
+
+
+def call_end(text: bytes, start: int) -> int:
+    """Where the call of a function ends that begins at `start`."""
+    depth = 0
+    for offset, kind in duckdb.tokenize(text[start:].decode()):
+        if kind != duckdb.token_type.operator:
+            continue
+        sign = text[start + offset : start + offset + 1]
+        depth += {b"(": 1, b")": -1}.get(sign, 0)
+        if sign == b")" and depth == 0:
+            return start + offset + 1
+    return len(text)
+
+
+def _skip(text: bytes, position: int, pattern: bytes | re.Pattern[bytes]) -> int:
+    found = re.compile(pattern).match(text, position)
+    return found.end() if found else position
+
+
+def without_comments(token: bytes) -> bytes:
+    """A token without the comments that follow it."""
+    if token[:1] in (b"'", b'"', b"$") or token[:2].lower() in (b"e'", b"x'"):
+        closing = token.rfind(token[:1]) if token[:1] != b"$" else len(token)
+        return token[: closing + 1]
+    return re.sub(rb"--.*|/\*.*", b"", token, flags=re.DOTALL)
+
+
+def _without_semicolon(sql: str) -> str:
+    """The text with blanks for the semicolons at its end, so that every place stays where it is."""
+    text = bytearray(sql.encode())
+    for start, _ in reversed(duckdb.tokenize(sql)):
+        if text[start : start + 1] != b";":
+            break
+        text[start : start + 1] = b" "
+    return text.decode()
+
+
+def _refusal(statement: Statement, tree: Mapping[str, Any]) -> Problem:
+    message = str(tree["error_message"])
+    if tree["error_type"] == "not implemented":
+        return Problem(
+            statement.rendered.path,
+            "expected one SELECT (other statements, and PIVOT without its IN list, cannot be a pipeline's query)",
+        )
+    if 'at or near "-"' in message:
+        message += ': a name with "-" needs double quotes'
+    position = tree.get("position")
+    return statement.problem(message, int(position) if position is not None else None)
+
+
+def identifier(name: str) -> str:
+    """A name as SQL writes it, whatever it is."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _string(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

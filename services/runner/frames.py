@@ -1,0 +1,184 @@
+"""What a runner and the processes of its pool say to each other: JSON messages, each after its length, over pipes."""
+
+import struct
+from asyncio import StreamReader
+from typing import Annotated, Any, BinaryIO, Final, Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, Field, TypeAdapter
+
+from contracts.landing import ClaimedFile, ZoneForm
+from contracts.messages import Message
+from contracts.names import PipelineName
+from contracts.pipelines import Validation
+from contracts.reports import Input, QualityResult
+from contracts.runs import LogLine, Phase
+from services.runner.domain import FailureKind
+
+_LENGTH: Final = struct.Struct(">I")
+
+# To a process
+
+
+class SetUp(Message):
+    """The first message to a process: the settings it has, as its environment has none of them."""
+
+    type: Literal["set_up"] = "set_up"
+    settings: dict[str, str]
+    threads: int
+    memory_limit_bytes: int
+    spill_directory: str
+
+
+class WorkOrder(Message):
+    """An attempt to work on: everything that a process needs to know but what it has to ask for."""
+
+    type: Literal["work"] = "work"
+    run_id: UUID
+    attempt: int
+    pipeline: PipelineName
+    pipeline_id: UUID
+    branch: str
+    files: dict[str, str]
+    """Path below the pipeline's folder → text."""
+    parameters: dict[str, Any]
+    started_at: AwareDatetime
+
+
+class ZoneFiles(Message):
+    """The answer to `AskFiles`: all files of the zone that the run reads."""
+
+    type: Literal["files"] = "files"
+    files: list[ClaimedFile]
+    expected_schema: str
+    last_file: ClaimedFile | None
+
+
+class Locations(Message):
+    """The answer to `AskLocations`: the branch is made and checked, and there the tables are."""
+
+    type: Literal["locations"] = "locations"
+    locations: dict[str, str | None]
+    """Name of a table → where its metadata is; None where there is no such table."""
+
+
+class ValidationOrder(Message):
+    """Files to check as a run would read them."""
+
+    type: Literal["validate"] = "validate"
+    pipeline: PipelineName
+    files: dict[str, str]
+
+
+ToProcess = Annotated[SetUp | WorkOrder | ZoneFiles | Locations | ValidationOrder, Field(discriminator="type")]
+
+# From a process
+
+
+class Ready(Message):
+    """The process is warm and waits for work."""
+
+    type: Literal["ready"] = "ready"
+
+
+class Logged(Message):
+    """A line of the run's log."""
+
+    type: Literal["logged"] = "logged"
+    line: LogLine
+
+
+class Configured(Message):
+    """What the author allows the run."""
+
+    type: Literal["configured"] = "configured"
+    timeout_seconds: float
+    max_retries: int
+    retry_delay_seconds: float
+    memory_limit_bytes: int
+
+
+class AskFiles(Message):
+    """Which files of a zone does the run read?"""
+
+    type: Literal["ask_files"] = "ask_files"
+    namespace: str
+    zone: str
+    form: ZoneForm
+
+
+class AskLocations(Message):
+    """Where are these tables, as the branch sees them? Nothing is written before this is answered."""
+
+    type: Literal["ask_locations"] = "ask_locations"
+    tables: list[PipelineName]
+
+
+class PhaseDone(Message):
+    """A phase is done. After `write` the files that were read are not needed any more."""
+
+    type: Literal["phase_done"] = "phase_done"
+    phase: Phase
+
+
+class Worked(Message):
+    """The work is done: the branch holds what is to be merged, and the tests have judged it."""
+
+    type: Literal["worked"] = "worked"
+    has_written: bool
+    rows_written: int
+    files_read: int
+    inputs: list[Input]
+    quality: list[QualityResult]
+
+
+class Failed(Message):
+    """The work cannot be done, and why."""
+
+    type: Literal["failed"] = "failed"
+    kind: FailureKind
+    error: str
+    inputs: list[Input] = []
+
+
+class Validated(Message):
+    """The answer to a `ValidationOrder`."""
+
+    type: Literal["validated"] = "validated"
+    validation: Validation
+
+
+FromProcess = Annotated[
+    Ready | Logged | Configured | AskFiles | AskLocations | PhaseDone | Worked | Failed | Validated,
+    Field(discriminator="type"),
+]
+
+_to_process: Final[TypeAdapter[ToProcess]] = TypeAdapter(ToProcess)
+_from_process: Final[TypeAdapter[FromProcess]] = TypeAdapter(FromProcess)
+
+# The frames
+
+
+def frame(message: Message) -> bytes:
+    """A message as it goes through a pipe."""
+    body = message.model_dump_json().encode()
+    return _LENGTH.pack(len(body)) + body
+
+
+async def read_from_process(stream: StreamReader) -> FromProcess:
+    """The next message of a process; `IncompleteReadError` when it is gone."""
+    (length,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
+    return _from_process.validate_json(await stream.readexactly(length))
+
+
+def read_in_process(stream: BinaryIO) -> ToProcess:
+    """The next message to this process; `EOFError` when whoever started it is gone."""
+    (length,) = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
+    return _to_process.validate_json(_exactly(stream, length))
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    content = stream.read(size)
+    if len(content) < size:
+        raise EOFError
+    return content

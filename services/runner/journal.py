@@ -1,0 +1,77 @@
+"""What is told of a run while it goes on: its log line by line, its phases, and that it is alive."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+from uuid import UUID
+
+from contracts.messages import Event, utc_now
+from contracts.runs import LogLine, LogWritten, Phase, RunProgressed
+from shared.bus import Bus
+from shared.errors import RatError
+
+_PATIENCE_SECONDS: Final = 0.5
+_WAITING: Final = 10_000
+"""Lines that wait for the bus at the most; what comes then is only in the log in S3."""
+
+
+class Journal:
+    """The log and the phases of one attempt, told as they happen; what cannot be told now is not told later."""
+
+    def __init__(self, bus: Bus, run_id: UUID, attempt: int) -> None:
+        self._bus = bus
+        self._run_id = run_id
+        self._attempt = attempt
+        self._waiting: asyncio.Queue[Event] = asyncio.Queue(_WAITING)
+        self.lines: list[LogLine] = []
+        self.phases: list[Phase] = []
+
+    def log(self, message: str) -> None:
+        """Write a line of the runner's own."""
+        self.add(LogLine(timestamp=utc_now(), message=message))
+
+    def add(self, line: LogLine) -> None:
+        """Write a line."""
+        self.lines.append(line)
+        self._tell(LogWritten(run_id=self._run_id, attempt=self._attempt, line=line))
+
+    def phase(self, phase: Phase) -> None:
+        """Note that a phase is done."""
+        self.phases.append(phase)
+        self._tell(RunProgressed(run_id=self._run_id, attempt=self._attempt, phase=phase))
+
+    def as_json_lines(self) -> bytes:
+        """The whole log, as it is kept."""
+        return b"".join(line.model_dump_json().encode() + b"\n" for line in self.lines)
+
+    def _tell(self, event: Event) -> None:
+        with suppress(asyncio.QueueFull):
+            self._waiting.put_nowait(event)
+
+    async def told(self) -> None:
+        """Wait a moment until what was written is published."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._waiting.join(), _PATIENCE_SECONDS)
+
+    async def publish_for_ever(self) -> None:
+        """Publish what is written, in order."""
+        while True:
+            event = await self._waiting.get()
+            with suppress(RatError):
+                await self._bus.publish(event)
+            self._waiting.task_done()
+
+
+@asynccontextmanager
+async def journal(bus: Bus, run_id: UUID, attempt: int) -> AsyncIterator[Journal]:
+    """Tell of an attempt for as long as the block lasts."""
+    telling = Journal(bus, run_id, attempt)
+    task = asyncio.create_task(telling.publish_for_ever())
+    try:
+        yield telling
+        await telling.told()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,94 @@
+"""What is said and kept of an attempt: its report in S3, and the event that ends its run."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from contracts.names import Qualified
+from contracts.reports import AttemptReport, QualityResult
+from contracts.runs import AttemptFinished, EndRun, LogLine, Phase, QualityCounts, RunStatus, WrittenTable
+from shared.lakehouse.port import Merged
+
+LAST_LOG_LINES: Final = 100
+LONGEST_LINE: Final = 500
+LONGEST_ERROR: Final = 8000
+
+
+def report_key(pipeline: Qualified, run_id: object, attempt: int) -> str:
+    """Where the report of an attempt lies."""
+    return f"{pipeline.namespace}/runs/{run_id}/{attempt}.json"
+
+
+def logs_key(pipeline: Qualified, run_id: object, attempt: int) -> str:
+    """Where the log of an attempt lies."""
+    return f"{pipeline.namespace}/logs/{run_id}/{attempt}.jsonl"
+
+
+def finished(
+    report: AttemptReport,
+    *,
+    merged: Merged | None,
+    phases: Sequence[Phase] = (),
+    lines: Sequence[LogLine] = (),
+) -> AttemptFinished:
+    """The end of a run as its attempt reports it; `phases` and `lines` are those that the report does not have."""
+    pipeline = Qualified.parse(report.pipeline)
+    return AttemptFinished(
+        run_id=report.run_id,
+        attempt=report.attempt,
+        status=report.status,
+        error=None if report.error is None else report.error[:LONGEST_ERROR],
+        error_kind=report.error_kind,
+        branch=report.branch,
+        rows_written=report.rows_written,
+        phases=[*report.phases, *phases],
+        quality=counts(report.quality),
+        files_read=report.files_read,
+        tables=written_tables(merged),
+        merged_at=None if merged is None else merged.at,
+        report_key=report_key(pipeline, report.run_id, report.attempt),
+        logs_key=report.logs_key,
+        last_log_lines=[
+            line.model_copy(update={"message": line.message[:LONGEST_LINE]}) for line in lines[-LAST_LOG_LINES:]
+        ],
+    )
+
+
+def ended(order: EndRun) -> AttemptFinished:
+    """The end of a run as catalog ordered it."""
+    return AttemptFinished(
+        run_id=order.run_id,
+        attempt=order.attempt,
+        status=order.status,
+        error=order.error,
+        error_kind=order.error_kind,
+    )
+
+
+def success_without_report(pipeline: Qualified, merged: Merged) -> AttemptReport:
+    """What is known of a run that is on main, if its report was taken away."""
+    assert merged.run_id is not None
+    assert merged.attempt is not None
+    return AttemptReport(run_id=merged.run_id, attempt=merged.attempt, pipeline=str(pipeline), status=RunStatus.SUCCESS)
+
+
+def written_tables(merged: Merged | None) -> list[WrittenTable]:
+    """The tables that a merge put on main."""
+    if merged is None:
+        return []
+    return [
+        WrittenTable(table=str(table), snapshot=merged.snapshot)
+        for table, location in merged.tables.items()
+        if location is not None
+    ]
+
+
+def counts(results: Sequence[QualityResult]) -> QualityCounts:
+    """How many tests judged the branch, and how."""
+    statuses = [result.status for result in results]
+    return QualityCounts(
+        total=len(statuses),
+        passed=statuses.count("passed"),
+        failed=statuses.count("failed"),
+        warned=statuses.count("warned"),
+        errored=statuses.count("error"),
+    )

@@ -1,0 +1,134 @@
+"""Runs are worked on here, as many at a time as there are workers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import uuid4
+
+import structlog
+
+from contracts.names import Qualified
+from contracts.pipelines import CheckedFile, FileProblem, ValidatePipeline, Validation
+from contracts.runs import AttemptFinished, LogWritten, RunCancel, RunProgressed, RunQueued
+from services.runner.attempt import Resources
+from services.runner.code import Code
+from services.runner.frames import Validated, ValidationOrder
+from services.runner.held import HeldRun
+from services.runner.pool import ProcessLost, pool
+from services.runner.problems import AuthorError
+from shared.background import background
+from shared.bus import Bus, Lease, Taker, connect
+from shared.errors import Unavailable
+from shared.lakehouse.connect import lakehouse
+from shared.object_store import object_store
+from shared.settings import Settings
+
+log = structlog.get_logger()
+
+_VALIDATION_SECONDS: Final = 20.0
+_GRACE_SECONDS: Final = 3.0
+"""How long runs may go on when the runner is told to stop; most are over by then."""
+
+
+@dataclass(frozen=True)
+class Runner:
+    """The runs that this runner holds, and what it works on them with."""
+
+    resources: Resources
+    name: str = field(default_factory=lambda: uuid4().hex)
+    held: set[HeldRun] = field(default_factory=set)
+
+    async def cancel_run(self, event: RunCancel) -> None:
+        """Stop working on a run that is not wanted any more."""
+        for held in self.held:
+            if held.queued.run_id == event.run_id:
+                held.cancelled.set()
+
+    async def validate_pipeline(self, query: ValidatePipeline) -> Validation:
+        """Check every file of a pipeline as a run would read it, without running any of it."""
+        try:
+            files = await self.resources.code.read(Qualified.parse(query.pipeline), query.files)
+        except AuthorError as error:
+            return _unreadable(error)
+        try:
+            async with asyncio.timeout(_VALIDATION_SECONDS), self.resources.pool.process() as process:
+                await process.send(ValidationOrder(pipeline=query.pipeline, files=files))
+                answer = await process.receive()
+        except (TimeoutError, ProcessLost) as error:
+            raise Unavailable(f"the files could not be checked within {_VALIDATION_SECONDS:g} s") from error
+        assert isinstance(answer, Validated), f"a validation was answered by {answer.type}"
+        return answer.validation
+
+    async def take_runs(self, taker: Taker) -> None:
+        """Take a run whenever a worker is free, for as long as the runner lives."""
+        free = asyncio.Semaphore(self.resources.settings.runner_workers)
+        working: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                await free.acquire()
+                task = asyncio.create_task(self._hold(await taker.take()))
+                working.add(task)
+                task.add_done_callback(working.discard)
+                task.add_done_callback(lambda _: free.release())
+        finally:
+            await _let_finish(working)
+
+    async def _hold(self, lease: Lease) -> None:
+        assert isinstance(lease.event, RunQueued), "nothing else is taken"
+        held = HeldRun(self.resources, lease, lease.event, self.name)
+        self.held.add(held)
+        try:
+            await held.carry_out()
+        except asyncio.CancelledError:
+            await lease.give_back(0)
+            raise
+        except Exception:
+            log.exception("a run could not be worked on", run_id=str(lease.event.run_id))
+            await lease.give_back(10)
+        finally:
+            self.held.discard(held)
+
+
+def wire(bus: Bus, runner: Runner) -> Taker:
+    """Declare what the runner hears, says and answers, and give what it takes runs from."""
+    bus.hear(RunCancel, runner.cancel_run)
+    bus.answer(ValidatePipeline, runner.validate_pipeline)
+    bus.say(AttemptFinished, RunProgressed, LogWritten)
+    return bus.take(RunQueued)
+
+
+@asynccontextmanager
+async def serve(settings: Settings) -> AsyncIterator[None]:
+    """Work on runs until the block is left."""
+    bus = connect(settings, "runner")
+    async with (
+        lakehouse(settings, "runner") as tables,
+        object_store(settings, "runner") as objects,
+        pool(settings) as processes,
+    ):
+        runner = Runner(Resources(bus, tables, objects, Code(objects), processes, settings))
+        taker = wire(bus, runner)
+        bus.check("lakehouse", tables.head)
+        async with bus.running(), background(lambda: runner.take_runs(taker)):
+            yield
+
+
+async def _let_finish(working: set[asyncio.Task[None]]) -> None:
+    """Give what goes on a short while, then end it: its message goes to another runner at once."""
+    if working:
+        await asyncio.wait(working, timeout=_GRACE_SECONDS)
+    for task in list(working):
+        task.cancel()
+    await asyncio.gather(*working, return_exceptions=True)
+
+
+def _unreadable(error: AuthorError) -> Validation:
+    return Validation(
+        valid=False,
+        files=[
+            CheckedFile(path=problem.path, valid=False, errors=[FileProblem(message=problem.message)])
+            for problem in error.problems
+        ],
+    )

@@ -1,0 +1,294 @@
+"""What the runner meets, for its tests: catalog and ingest on the bus, the bucket, and the lakehouse."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+
+from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked
+from contracts.messages import utc_now
+from contracts.names import Qualified
+from contracts.reports import AttemptReport
+from contracts.runs import (
+    Attempt,
+    AttemptFinished,
+    AttemptState,
+    CheckAttempt,
+    Claimed,
+    ClaimRun,
+    EndRun,
+    LogWritten,
+    Over,
+    PinnedFile,
+    RunCancel,
+    RunProgressed,
+    RunQueued,
+    Superseded,
+)
+from services.catalog.runs import domain
+from shared.bus import Bus, connect
+from shared.duckdb_engine import connect as connect_duckdb
+from shared.errors import NotFound
+from shared.lakehouse.connect import lakehouse
+from shared.lakehouse.port import Lakehouse
+from shared.object_store import ObjectStore, object_store
+from shared.settings import Settings
+from tests.waiting import eventually
+
+LIMITS = domain.Limits(outage=timedelta(hours=1), silence=timedelta(minutes=2), unclaimed=timedelta(hours=2))
+
+
+@dataclass
+class RunOf:
+    """A run as the test's catalog and ingest know it."""
+
+    id: UUID
+    pipeline: str
+    pipeline_id: UUID
+    files: list[PinnedFile]
+    dry_run: bool = False
+    parameters: dict[str, Any] = field(default_factory=dict)
+    state: domain.RunState = field(default_factory=lambda: domain.RunState(queue_number=1))
+    claims: dict[str, int] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+    ended: AttemptFinished | None = None
+    """The end that counted."""
+    ends: list[AttemptFinished] = field(default_factory=list)
+    progress: list[RunProgressed] = field(default_factory=list)
+    log: list[LogWritten] = field(default_factory=list)
+    checks: list[Literal["unchanged", "changed", "over"]] = field(default_factory=list)
+    """What ingest answers next, and `unchanged` after that."""
+
+
+@dataclass
+class Surroundings:
+    """Everybody that a runner deals with."""
+
+    settings: Settings
+    bus: Bus
+    ingest: Bus
+    code: ObjectStore
+    bucket: ObjectStore
+    tables: Lakehouse
+    runs: dict[UUID, RunOf] = field(default_factory=dict)
+    zones: dict[str, list[ClaimedFile]] = field(default_factory=dict)
+    schemas: dict[str, str] = field(default_factory=dict)
+    not_yet: int = 0
+    """How often ingest says `not_yet` before it answers."""
+    before_check: Any = None
+    """Called with each `CheckAttempt` before it is answered."""
+
+    # What the test does
+
+    async def request(
+        self,
+        sql: str,
+        *,
+        pipeline: str | None = None,
+        pipeline_id: UUID | None = None,
+        tests: dict[str, str] | None = None,
+        config: str | None = None,
+        **facts: Any,
+    ) -> RunOf:
+        """Queue a run of a pipeline with this code."""
+        name = pipeline or table_name()
+        texts = {"pipeline.sql": sql} | {f"tests/quality/{test}.sql": text for test, text in (tests or {}).items()}
+        if config is not None:
+            texts["config.yaml"] = config
+        folder = Qualified.parse(name).folder
+        files = [
+            PinnedFile(path=path, version_id=(await self.code.put(folder + path, text.encode())).version_id or "")
+            for path, text in texts.items()
+        ]
+        run = RunOf(uuid4(), name, pipeline_id or uuid4(), files, **facts)
+        self.runs[run.id] = run
+        await self.queue(run)
+        return run
+
+    async def queue(self, run: RunOf) -> None:
+        await self.bus.publish(
+            RunQueued(
+                run_id=run.id,
+                pipeline=run.pipeline,
+                pipeline_id=run.pipeline_id,
+                trigger="manual",
+                queue_number=run.state.queue_number,
+            )
+        )
+
+    async def finished(self, run: RunOf, within: float = 30) -> AttemptFinished:
+        """Wait for the end of a run."""
+        return await eventually(lambda: run.ended, within=within)
+
+    async def cancel(self, run: RunOf) -> None:
+        run.state = domain.replace(run.state, cancel_requested=True)
+        await self.bus.publish(RunCancel(run_id=run.id))
+
+    async def upload(self, zone: str, filename: str, content: str | bytes) -> None:
+        content = content.encode() if isinstance(content, str) else content
+        key = f"default/landing/{zone}/{filename}"
+        stored = await self.bucket.put(key, content)
+        self.zones.setdefault(zone, []).append(
+            ClaimedFile(
+                file_id=uuid4(),
+                filename=filename,
+                key=key,
+                version_id=stored.version_id or "",
+                size_bytes=len(content),
+            )
+        )
+
+    async def rows(self, table: str, sql: str = "select * from t") -> list[tuple[Any, ...]]:
+        """The rows that a query finds in `t`, the table on main."""
+        location = await self.tables.location(Qualified.parse(table))
+        if location is None:
+            raise NotFound(f"no table {table}")
+        with connect_duckdb(self.settings, "runner") as connection:
+            rows: list[tuple[Any, ...]] = connection.execute(
+                f"with t as (from iceberg_scan('{location}')) {sql}"
+            ).fetchall()
+        return rows
+
+    async def report(self, run: RunOf) -> AttemptReport:
+        assert run.ended is not None
+        assert run.ended.report_key is not None
+        return AttemptReport.model_validate_json(await self.code.get(run.ended.report_key))
+
+    async def merges(self, run: RunOf) -> int:
+        """How often a run is in the log of merges."""
+        history = await self.tables.history(Qualified.parse(run.pipeline), 100)
+        return sum(change.run_id == run.id for change in history)
+
+    async def open_branches(self, run: RunOf) -> list[str]:
+        return [b.name for b in await self.tables.branches(f"run-{run.id}-") if b.closed_at is None]
+
+    # What catalog does
+
+    async def claim(self, query: ClaimRun) -> Claimed:
+        run = self.runs.get(query.run_id)
+        if run is None:
+            return Claimed(claim=Over())
+        claim = domain.Claim(
+            queue_number=query.queue_number,
+            reason=query.reason,
+            follows=query.follows,
+            head=query.head,
+            answered_with=run.claims.get(query.delivery),
+        )
+        match domain.judge_claim(run.state, claim, utc_now(), LIMITS):
+            case domain.GiveAttempt(state, is_new):
+                run.state = state
+                run.claims[query.delivery] = state.attempt
+                if is_new:
+                    run.reasons.append(query.reason)
+                return Claimed(claim=self._attempt(run))
+            case domain.OrderEnd(state, ending):
+                run.state = state
+                return Claimed(
+                    claim=EndRun(
+                        run_id=run.id,
+                        attempt=state.attempt,
+                        pipeline=run.pipeline,
+                        pipeline_id=run.pipeline_id,
+                        dry_run=run.dry_run,
+                        head=state.head or "0",
+                        status=ending.status,
+                        error=ending.error,
+                        error_kind=ending.kind,
+                    )
+                )
+            case domain.RefuseOver():
+                return Claimed(claim=Over())
+            case domain.RefuseSuperseded():
+                return Claimed(claim=Superseded())
+
+    def _attempt(self, run: RunOf) -> Attempt:
+        return Attempt(
+            run_id=run.id,
+            attempt=run.state.attempt,
+            pipeline=run.pipeline,
+            pipeline_id=run.pipeline_id,
+            version=None,
+            trigger="manual",
+            files=run.files,
+            parameters=run.parameters,
+            dry_run=run.dry_run,
+            head=run.state.head or "0",
+            retries=run.state.retries,
+            conflicts=run.state.conflicts,
+            file_changes=run.state.file_changes,
+        )
+
+    async def check_attempt(self, query: CheckAttempt) -> AttemptState:
+        if self.before_check is not None:
+            await self.before_check(query)
+        state = self.runs[query.run_id].state
+        return AttemptState(is_newest=domain.is_newest(state, query.attempt), is_wanted=domain.is_wanted(state))
+
+    async def end(self, event: AttemptFinished) -> None:
+        run = self.runs.get(event.run_id)
+        if run is None:
+            return
+        run.ends.append(event)
+        if domain.counts(run.state, attempt=event.attempt, status=event.status, is_on_main=event.merged_at is not None):
+            run.state = domain.replace(run.state, status=event.status)
+            run.ended = event
+
+    async def note_progress(self, event: RunProgressed) -> None:
+        if event.run_id in self.runs:
+            self.runs[event.run_id].progress.append(event)
+
+    async def note_line(self, event: LogWritten) -> None:
+        if event.run_id in self.runs:
+            self.runs[event.run_id].log.append(event)
+
+    # What ingest does
+
+    async def claim_files(self, query: ClaimFiles) -> ClaimedFiles:
+        if self.not_yet:
+            self.not_yet -= 1
+            return ClaimedFiles(state="not_yet")
+        if query.zone not in self.zones:
+            raise NotFound(f"no landing zone {query.namespace}/{query.zone}")
+        files = self.zones[query.zone]
+        start = int(query.cursor or 0)
+        following = str(start + 2) if start + 2 < len(files) else None
+        return ClaimedFiles(
+            state="ready",
+            files=files[start : start + 2],
+            next_cursor=following,
+            expected_schema=self.schemas.get(query.zone, ""),
+        )
+
+    async def check_files(self, query: CheckFiles) -> FilesChecked:
+        checks = self.runs[query.run_id].checks
+        state = checks.pop(0) if checks else "unchanged"
+        return FilesChecked(state=state, changed=["some/key"] if state == "changed" else [])
+
+
+def table_name() -> str:
+    """The name of a pipeline that no other test uses."""
+    return f"default.bronze.t_{uuid4().hex[:8]}"
+
+
+@asynccontextmanager
+async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
+    """Be catalog and ingest for a runner."""
+    catalog, ingest = connect(settings, "catalog"), connect(settings, "ingest")
+    async with (
+        object_store(settings, "catalog") as code,
+        object_store(settings, "ingest") as bucket,
+        lakehouse(settings, "runner") as tables,
+    ):
+        around = Surroundings(settings, catalog, ingest, code, bucket, tables)
+        catalog.answer(ClaimRun, around.claim)
+        catalog.answer(CheckAttempt, around.check_attempt)
+        catalog.hear(AttemptFinished, around.end)
+        catalog.hear(RunProgressed, around.note_progress)
+        ingest.answer(ClaimFiles, around.claim_files)
+        ingest.answer(CheckFiles, around.check_files)
+        async with catalog.running(), ingest.running():
+            yield around
