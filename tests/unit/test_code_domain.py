@@ -16,7 +16,7 @@ from contracts.reports import Severity
 from services.catalog.code import domain
 from services.catalog.code.domain import Draft, DraftFile
 from services.catalog.code.headers import read_header, with_header
-from services.catalog.code.pages import cursor_after, fitting, start_of
+from services.catalog.code.pages import cursor_after, fitting
 from services.catalog.code.paths import (
     check_prefix,
     code_path,
