@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-
 from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked
 from contracts.messages import utc_now
 from contracts.names import Qualified
@@ -80,6 +79,8 @@ class Surroundings:
     """How often ingest says `not_yet` before it answers."""
     before_check: Any = None
     """Called with each `CheckAttempt` before it is answered."""
+    when_changed: Any = None
+    """Called before ingest says that files have changed."""
 
     # What the test does
 
@@ -266,6 +267,8 @@ class Surroundings:
     async def check_files(self, query: CheckFiles) -> FilesChecked:
         checks = self.runs[query.run_id].checks
         state = checks.pop(0) if checks else "unchanged"
+        if state == "changed" and self.when_changed is not None:
+            await self.when_changed()
         return FilesChecked(state=state, changed=["some/key"] if state == "changed" else [])
 
 
