@@ -1,0 +1,99 @@
+"""The code of pipelines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.cli.call import Call, command
+from infra.cli.failure import Failure
+
+if TYPE_CHECKING:
+    from infra.cli.push import Pushed
+
+
+@command
+def push(
+    call: Call,
+    directory: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", exists=True, file_okay=False, help="Holds [NAMESPACE/]pipelines/LAYER/NAME/…"),
+    ],
+    publish: Annotated[bool, typer.Option("--publish", help="Publish what differs from what is published.")] = False,
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="The namespace, where the folder does not say it.")
+    ] = "default",
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove files of these pipelines that the folder does not have.")
+    ] = False,
+) -> None:
+    """Bring a folder of pipelines to the platform.
+
+    What is missing is made, and what has changed is written.
+    """
+    from infra.cli.folder import read_folder
+    from infra.cli.push import ensure_namespaces, push_draft
+    from infra.cli.push import publish as publish_pipeline
+
+    pipelines = read_folder(directory, namespace)
+    ensure_namespaces(call.api, pipelines)
+    done = []
+    failures: list[Failure] = []
+    for pipeline in pipelines:
+        pushed = push_draft(call.api, pipeline, prune=prune)
+        try:
+            if publish:
+                pushed = publish_pipeline(call.api, pipeline, pushed)
+        except Failure as failure:
+            failures.append(failure)
+        else:
+            _say(call, pushed)
+        done.append(pushed)
+    if call.json:
+        call.print_json({"pipelines": [vars(pushed) for pushed in done], "total": len(done)})
+    if failures:
+        # The drafts are there, and what is in order was published.
+        details = failures[0].details if len(failures) == 1 else {}
+        raise Failure("\n".join(str(failure) for failure in failures), details=details)
+
+
+@command
+def pipelines(
+    call: Call,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="bronze, silver or gold.")] = None,
+) -> None:
+    """List the pipelines."""
+    found = list(call.api.entries("/pipelines", "pipelines", namespace=namespace, layer=layer))
+    if call.json:
+        call.print_json({"pipelines": found, "total": len(found)})
+        return
+    call.print_table(
+        ["pipeline", "type", "version", "draft", "description"],
+        [
+            (
+                f"{pipeline['namespace']}.{pipeline['layer']}.{pipeline['name']}",
+                pipeline["type"],
+                pipeline["version"],
+                "differs" if pipeline["draft_dirty"] else "",
+                pipeline["description"],
+            )
+            for pipeline in found
+        ],
+        empty="There is no pipeline.",
+    )
+
+
+def _say(call: Call, pushed: "Pushed") -> None:
+    changes = [
+        "made" if pushed.created else "",
+        f"{len(pushed.written)} files written"
+        if len(pushed.written) > 1
+        else "".join(pushed.written) and "1 file written",
+        f"{', '.join(pushed.removed)} removed" if pushed.removed else "",
+        f"version {pushed.version} published" if pushed.published else "",
+    ]
+    said = ", ".join(change for change in changes if change) or "unchanged"
+    call.say(f"[green]✓[/] {pushed.pipeline} [bright_black]{said}[/]")
+    for warning in pushed.warnings:
+        call.say(f"  [yellow]{warning}[/]")

@@ -1,0 +1,79 @@
+"""Messages that a service could not handle."""
+
+from typing import Annotated
+
+import typer
+
+from infra.cli.call import Call, command, usage
+
+app = typer.Typer(
+    help="List, show and replay messages that failed for good.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command("list")
+@command
+def list_letters(call: Call) -> None:
+    """List the dead letters, the oldest first."""
+    found = list(call.api.entries("/dead-letters", "dead_letters"))
+    if call.json:
+        call.print_json({"dead_letters": found, "total": len(found)})
+        return
+    from infra.cli.tables import moment
+
+    call.print_table(
+        ["id", "died", "service", "subject", "tried", "reason"],
+        [
+            (
+                str(letter["id"]),
+                moment(letter["died_at"]),
+                letter["service"],
+                letter["subject"],
+                letter["deliveries"],
+                letter["reason"],
+            )
+            for letter in found
+        ],
+        empty="There is no dead letter.",
+    )
+
+
+@app.command("show")
+@command
+def show_letter(call: Call, letter_id: Annotated[int, typer.Argument(metavar="ID", min=1)]) -> None:
+    """Show a dead letter: why it died, and what it says."""
+    letter = call.api.get(f"/dead-letters/{letter_id}")
+    if call.json:
+        call.print_json(letter)
+        return
+    call.say(f"[bold]{letter['subject']}[/] for {letter['service']}, died {letter['died_at']}")
+    call.print_table(
+        ["", ""],
+        [
+            ("reason", letter["reason"]),
+            ("tried", f"{letter['deliveries']} times"),
+            ("event", letter["event_id"]),
+            *letter["headers"].items(),
+        ],
+    )
+    call.console.print_json(data=letter["body"])
+
+
+@app.command("replay")
+@command
+def replay(
+    call: Call,
+    letter_ids: Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1)] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+) -> None:
+    """Publish dead letters again on their own subjects; then they are none any more."""
+    if everything == bool(letter_ids):
+        raise usage("name the dead letters, or say --all")
+    wanted = letter_ids or [letter["id"] for letter in call.api.entries("/dead-letters", "dead_letters")]
+    replayed = []
+    for letter_id in wanted:
+        letter = call.api.post(f"/dead-letters/{letter_id}/replay")
+        replayed.append(letter)
+        call.say(f"[green]✓[/] {letter['id']} published again on {letter['subject']}")
+    if call.json:
+        call.print_json({"dead_letters": replayed, "total": len(replayed)})

@@ -1,0 +1,155 @@
+"""The platform itself: started, tried out, looked at."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.cli.call import Call, command
+from infra.cli.failure import ExitCode, Failure
+
+if TYPE_CHECKING:
+    from infra.connection import Connection
+
+
+@command
+def up(
+    call: Call,
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the gateway; 0 takes a free one.")] = 8080,
+) -> None:
+    """Start the platform on this machine; Ctrl-C stops it."""
+    with _failures_explained():
+        from infra.platform import platform
+        from infra.services import live
+        from shared.logs import set_up_logs
+        from shared.settings import Settings
+
+        settings = Settings()
+        set_up_logs(settings.log_level, "console" if sys.stderr.isatty() else settings.log_format)
+
+        async def stay() -> None:
+            import asyncio
+
+            call.say(f"Starting in {call.data} …")
+            async with platform(call.data, port=port) as connection:
+                _say_ready(call, connection)
+                await asyncio.Event().wait()
+
+        live(stay)
+
+
+@command
+def serve(
+    call: Call,
+    services: Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Which; `rat serve all` is all of them.")],
+) -> None:
+    """Run services, on the servers that RAT_* settings name."""
+    with _failures_explained():
+        from infra.services import SERVICES, live, run
+        from shared.logs import set_up_logs
+        from shared.settings import Settings
+
+        names = list(SERVICES) if services == ["all"] else services
+        if unknown := [name for name in names if name not in SERVICES]:
+            raise Failure(f"no service is called {unknown[0]!r}; there are {', '.join(SERVICES)}", ExitCode.USAGE)
+        settings = Settings()
+        set_up_logs(settings.log_level, settings.log_format)
+        live(lambda: run(names, settings))
+
+
+@command
+def demo(
+    call: Call,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Keep the data here, for `rat up --data DIR`.")
+    ] = None,
+) -> None:
+    """Watch real files become tested tables; it ends by itself.
+
+    The flights of 2013 land month by month, and a file that breaks a test is refused.
+    """
+    with _failures_explained():
+        from infra.demo.play import play
+
+        if not play(call.console, as_json=call.json, keep=keep):
+            raise Failure("the demo did not find what it expected; see above")
+
+
+@command
+def status(call: Call) -> None:
+    """Show the services, their lag, and the dead letters."""
+    health = call.api.health()
+    is_ready = health["status"] in ("ready", "ok")
+    consumers = call.api.get("/consumers")["consumers"] if is_ready else []
+    dead = call.api.get("/dead-letters", limit=1)["total"] if is_ready else None
+    if call.json:
+        call.print_json({"url": call.api.url, "health": health, "consumers": consumers, "dead_letters": dead})
+    else:
+        _show_status(call, health, consumers, dead)
+    if not is_ready:
+        raise Failure("a part of the platform is down", ExitCode.UNREACHABLE)
+
+
+def _show_status(call: Call, health: dict[str, Any], consumers: list[dict[str, Any]], dead: int | None) -> None:
+    call.say(f"[bold]RAT {health.get('version', '')}[/] at {call.api.url}\n")
+    call.print_table(
+        ["part", "state", "latency", ""],
+        [
+            (part["name"], part["state"], f"{part['latency_ms']:.1f} ms", part.get("message") or "")
+            for part in health["dependencies"]
+        ],
+    )
+    if consumers:
+        call.say("")
+        call.print_table(
+            ["hears", "consumer", "waiting", "working", "again"],
+            [
+                (lag["subject"], lag["consumer"], lag["pending"], lag["ack_pending"], lag["redelivered"])
+                for lag in consumers
+            ],
+        )
+    if dead is not None:
+        colour = "red" if dead else "green"
+        call.say(f"\n[{colour}]{dead} dead letters[/]" + (", see `rat dead list`" if dead else ""))
+
+
+def _say_ready(call: Call, connection: "Connection") -> None:
+    if call.json:
+        facts = {"url": connection.url, "data": str(call.data), "pid": connection.pid, "version": connection.version}
+        call.print_json_line(facts)
+        return
+    call.say(
+        f"[green]✓[/] RAT {connection.version} is ready at [bold]{connection.url}[/]\n"
+        f"  API documents  {connection.url}/schema\n"
+        f"  S3             {connection.s3.endpoint}, bucket {connection.s3.bucket}\n"
+        f"  NATS           {connection.nats.url}\n"
+        f"  keys and data  {call.data}\n"
+        "  Ctrl-C stops it."
+    )
+    sys.stdout.flush()
+
+
+@contextmanager
+def _failures_explained() -> Iterator[None]:
+    """Say in one line what stops the platform from starting or running."""
+    from pydantic import ValidationError
+
+    from shared.errors import RatError
+
+    try:
+        yield
+    except ImportError as error:
+        raise Failure(f"{error}: the embedded servers and the demo need rat-platform[embedded,demo]") from error
+    except RatError as error:
+        raise Failure(error.message, code=error.code, details=error.details) from error
+    except ValidationError as error:
+        raise Failure(f"settings: {'; '.join(_field(problem) for problem in error.errors())}") from error
+    except OSError as error:
+        raise Failure(str(error)) from error
+
+
+def _field(problem: Any) -> str:
+    return f"RAT_{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"

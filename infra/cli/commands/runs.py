@@ -1,0 +1,205 @@
+"""Runs: asked for, listed, followed."""
+
+import json
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import typer
+
+from infra.cli.call import COLOURS, Call, command, usage
+from infra.cli.failure import Failure
+
+_LEVELS: Final = {"warning": "yellow", "error": "red", "debug": "bright_black"}
+
+
+@command
+def run(
+    call: Call,
+    pipeline: Annotated[
+        str, typer.Argument(metavar="PIPELINE", help="`namespace.layer.name`, or `layer.name` of `default`.")
+    ],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its log until it ends.")] = False,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="KEY=VALUE", help="What `var('KEY')` reads: JSON, or else text."),
+    ] = None,
+) -> None:
+    """Run a pipeline. With --follow, the exit code says how it ended."""
+    namespace, layer, name = _split(pipeline)
+    wanted = {"namespace": namespace, "layer": layer, "pipeline": name, "parameters": _parameters(param or [])}
+    accepted = call.api.post("/runs", wanted)
+    if follow:
+        call.say(f"[bold]{namespace}.{layer}.{name}[/] run {accepted['run_id']}")
+        follow_run(call, accepted["run_id"])
+    elif call.json:
+        call.print_json(accepted)
+    else:
+        call.console.print(accepted["run_id"])
+
+
+@command
+def runs(
+    call: Call,
+    run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="Show this run.")] = None,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="Only of this layer.")] = None,
+    pipeline: Annotated[str | None, typer.Option("--pipeline", help="Only of pipelines of this name.")] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", help="pending, running, success, failed or cancelled.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="The most runs.")] = 20,
+) -> None:
+    """List runs, the newest first, or show one."""
+    if run_id is not None:
+        show_run(call, call.api.get(f"/runs/{run_id}"))
+        return
+    filters = {"namespace": namespace, "layer": layer, "pipeline": pipeline, "status": status}
+    page = call.api.get("/runs", limit=limit, **filters)
+    if call.json:
+        call.print_json(page)
+        return
+    from infra.cli.tables import duration, moment
+
+    call.print_table(
+        ["run", "pipeline", "status", "trigger", "created", "took", "rows"],
+        [
+            (
+                found["id"],
+                f"{found['namespace']}.{found['layer']}.{found['pipeline']}",
+                found["status"],
+                found["trigger"],
+                moment(found["created_at"]),
+                duration(found["duration_ms"]),
+                found["rows_written"],
+            )
+            for found in page["runs"]
+        ],
+        empty="There is no such run.",
+    )
+    if page["total"] > len(page["runs"]):
+        call.say(f"[bright_black]{len(page['runs'])} of {page['total']}[/]")
+
+
+@command
+def logs(
+    call: Call,
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+) -> None:
+    """Show the log of a run. With --follow, the exit code says how it ended."""
+    if follow:
+        follow_run(call, run_id)
+        return
+    answer = call.api.get(f"/runs/{run_id}/logs")
+    if call.json:
+        call.print_json(answer)
+        return
+    for line in answer["logs"]:
+        _print_line(call, line)
+
+
+def follow_run(call: Call, run_id: str) -> None:
+    """Show what a run does until it ends, and how it ended; `Failure` unless it is a success."""
+    for event in call.api.events(f"/runs/{run_id}/logs", until="status"):
+        if call.json:
+            call.print_json_line({"event": event.name, **event.data})
+            continue
+        match event.name:
+            case "log":
+                _print_line(call, event.data)
+            case "phase":
+                _print_phase(call, event.data)
+            case _:
+                pass
+    ended = call.api.get(f"/runs/{run_id}")
+    if call.json:
+        call.print_json_line({"event": "run", **ended})
+    else:
+        _print_end(call, ended)
+    if ended["status"] != "success":
+        raise Failure(
+            f"run {run_id} {ended['status']}: {ended['error'] or 'no reason was given'}",
+            details={"run_id": run_id, "kind": ended["error_kind"]},
+        )
+
+
+def show_run(call: Call, found: dict[str, Any]) -> None:
+    """Show one run with its phases and tests."""
+    if call.json:
+        call.print_json(found)
+        return
+    from infra.cli.tables import duration
+
+    facts = {
+        "pipeline": f"{found['namespace']}.{found['layer']}.{found['pipeline']}",
+        "version": str(found["version"]) if found["version"] else "draft",
+        "status": found["status"],
+        "trigger": found["trigger"],
+        "attempt": str(found["attempt"]),
+        "rows written": str(found["rows_written"]),
+        "took": duration(found["duration_ms"]),
+        "error": found["error"],
+    }
+    call.print_table(["run", found["id"]], [(name, value) for name, value in facts.items() if value is not None])
+    for phase in found["phase_profiles"]:
+        _print_phase(call, phase)
+    _print_quality(call, found["quality"])
+
+
+def _split(pipeline: str) -> tuple[str, str, str]:
+    match pipeline.split("."):
+        case [layer, name]:
+            return "default", layer, name
+        case [namespace, layer, name]:
+            return namespace, layer, name
+        case _:
+            raise usage(f"{pipeline!r} is not namespace.layer.name")
+
+
+def _parameters(pairs: list[str]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise usage(f"--param {pair!r} is not KEY=VALUE")
+        try:
+            parameters[key] = json.loads(text)
+        except ValueError:
+            parameters[key] = text
+    return parameters
+
+
+def _print_line(call: Call, line: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    at = datetime.fromisoformat(line["timestamp"]).astimezone()
+    text = Text(f"{at:%H:%M:%S.%f}"[:-3], style="bright_black")
+    text.append(f" {line['message']}", style=_LEVELS.get(line["level"], "default"))
+    call.console.print(text, soft_wrap=True)
+
+
+def _print_phase(call: Call, phase: dict[str, Any]) -> None:
+    from infra.cli.tables import duration
+
+    call.say(f"  [cyan]{phase['name']:<8}[/] [bright_black]{duration(phase['duration_ms'])}[/]")
+
+
+def _print_quality(call: Call, results: list[dict[str, Any]]) -> None:
+    if not results:
+        return
+    call.print_table(
+        ["test", "severity", "status", "violations"],
+        [(result["name"], result["severity"], result["status"], result["value"]) for result in results],
+    )
+
+
+def _print_end(call: Call, ended: dict[str, Any]) -> None:
+    from infra.cli.tables import duration
+
+    _print_quality(call, ended["quality"])
+    colour = COLOURS[ended["status"]]
+    call.say(
+        f"[{colour}]{ended['status']}[/] · {ended['rows_written']:,} rows · {duration(ended['duration_ms'])}".replace(
+            ",", " "
+        )
+    )

@@ -1,0 +1,87 @@
+"""Tables on main, and SQL over them."""
+
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from infra.cli.call import Call, command, usage
+
+
+class Format(StrEnum):
+    """How a result is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+@command
+def tables(
+    call: Call,
+    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
+    layer: Annotated[str | None, typer.Option("--layer", help="bronze, silver or gold.")] = None,
+) -> None:
+    """List the tables on main."""
+    found = list(call.api.entries("/tables", "tables", namespace=namespace, layer=layer))
+    if call.json:
+        call.print_json({"tables": found, "total": len(found)})
+        return
+    from infra.cli.tables import moment, size
+
+    call.print_table(
+        ["table", "rows", "size", "changed"],
+        [
+            (
+                f"{table['namespace']}.{table['layer']}.{table['name']}",
+                table["row_count"],
+                size(table["size_bytes"]),
+                moment(table["updated_at"]),
+            )
+            for table in found
+        ],
+        empty="There is no table on main.",
+    )
+
+
+@command
+def query(
+    call: Call,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; - reads it from standard input.")],
+    form: Annotated[Format | None, typer.Option("--format", "-f", help="How the rows are written.")] = None,
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Where `layer.table` is looked for.")] = "default",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="The most rows.")] = 1000,
+) -> None:
+    """Run SQL over the tables on main."""
+    if call.json and form not in (None, Format.JSON):
+        raise usage(f"--json and --format {form} cannot both be")
+    statement = {"sql": sys.stdin.read() if sql == "-" else sql, "namespace": namespace, "limit": limit}
+    if form is Format.CSV:
+        _print_csv(call, statement)
+        return
+    answer = call.api.post("/query", statement)
+    if call.json or form is Format.JSON:
+        call.print_json(answer)
+        return
+    columns = [column["name"] for column in answer["columns"]]
+    call.print_table(columns, [[_shown(row[column]) for column in columns] for row in answer["rows"]])
+    rows = "1 row" if answer["total_rows"] == 1 else f"{answer['total_rows']} rows"
+    more = f", more than --limit {limit}" if answer["truncated"] else ""
+    call.say(f"[bright_black]{rows}{more} · {answer['duration_ms']:.0f} ms[/]")
+
+
+def _print_csv(call: Call, statement: dict[str, Any]) -> None:
+    with call.api.streamed("/query", statement, accept="text/csv") as pieces:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def _shown(value: Any) -> Any:
+    """A value of a result in a table: nested ones as JSON."""
+    if isinstance(value, dict | list):
+        import json
+
+        return json.dumps(value, ensure_ascii=False)
+    return value
