@@ -42,6 +42,7 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
             background(
                 lambda: every(CANCEL_SECONDS, runs.repeat_cancels),
                 lambda: every(patience, runs.queue_silent_runs_again),
+                lambda: every(settings.tick_interval_seconds, code.clear_removed),
             ),
         ):
             yield

@@ -265,6 +265,20 @@ def test_an_unknown_table_is_a_warning_with_its_line() -> None:
     ]
 
 
+def test_a_pipeline_without_code_is_an_error() -> None:
+    found = domain.judge_publication(
+        Validation(valid=True, files=[]),
+        pipeline=ORDERS,
+        source="",
+        draft=draft_of({"config.yaml": ("1", "")}),
+        published_reads={},
+        known=(),
+    )
+
+    assert not found.valid
+    assert found.files[0].errors == [FileProblem(message="a pipeline needs a pipeline.sql")]
+
+
 def test_a_cycle_of_published_pipelines_is_an_error_that_names_it() -> None:
     a, b = "default.silver.a", "default.gold.b"
 

@@ -110,15 +110,18 @@ def judge_publication(
 
     `published_reads` says which tables each published pipeline reads, `known` which pipelines there are.
     """
+    main = main_file(draft.files)
     errors: list[FileProblem] = []
     warnings: list[FileProblem] = []
+    if validation.valid and main not in draft.files:
+        errors.append(FileProblem(message="a pipeline needs a pipeline.sql"))
     for table in validation.reads_tables:
         line = line_of_reference(source, table, pipeline)
         if cycle := way_back(table, str(pipeline), published_reads):
             errors.append(FileProblem(line=line, message=_about_cycle([str(pipeline), *cycle])))
         elif table not in known:
             warnings.append(FileProblem(line=line, message=f"no pipeline writes {table}"))
-    found = _with_problems(validation.files, main_file(draft.files), errors, warnings)
+    found = _with_problems(validation.files, main, errors, warnings)
     found += [_about_ignored(file) for file in draft.ignored]
     return PublishedFiles(valid=validation.valid and not errors, files=found)
 

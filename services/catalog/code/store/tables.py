@@ -44,14 +44,19 @@ async def docs(db: asyncpg.Pool, table: Qualified) -> TableDocs | None:
 
 async def summaries(db: asyncpg.Pool, tables: Sequence[str]) -> list[TableSummary]:
     """What is said about these tables in short."""
+    names = [Qualified.parse(table) for table in tables]
     rows = await db.fetch(
         """
         select namespace || '.' || layer || '.' || name as table, description, owner
         from table_metadata
-        join unnest($1::text[], $2::text[], $3::text[]) as wanted (namespace, layer, name)
-          using (namespace, layer, name)
+        where (namespace, layer, name) in (
+          select namespace, layer, name
+          from unnest($1::text[], $2::text[], $3::text[]) as wanted (namespace, layer, name)
+        )
         order by namespace, layer, name
         """,
-        *(list(parts) for parts in zip(*(Qualified.parse(table) for table in tables), strict=True)),
+        [name.namespace for name in names],
+        [name.layer for name in names],
+        [name.name for name in names],
     )
     return [TableSummary.model_validate(dict(row)) for row in rows]
