@@ -47,8 +47,8 @@ class Settings(BaseSettings):
 
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
-    gateway_open: bool = True
-    """Whether requests need no token; only sensible on loopback."""
+    gateway_open: bool | None = None
+    """Whether requests need no token. If nothing is said, they need none on loopback, and one on any other address."""
 
     runner_workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 2), ge=1)
     """Attempts that one runner works on at a time, each in a process of its own."""

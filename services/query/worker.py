@@ -198,7 +198,7 @@ def _run(database: duckdb.DuckDBPyConnection, sql: str, limit: int, pipe: Binary
     types = [str(column[1]) for column in result.description or []]
     reader = result.to_arrow_reader(min(limit + 1, _BATCH_ROWS))
     fields = [
-        pa.field(name, field.type, metadata={**(field.metadata or {}), TYPE_KEY: kind.encode()})
+        pa.field(name, _undictionaried(field.type), metadata={**(field.metadata or {}), TYPE_KEY: kind.encode()})
         for name, field, kind in zip(unique(reader.schema.names), reader.schema, types, strict=True)
     ]
     schema = pa.schema(fields)
@@ -209,11 +209,17 @@ def _run(database: duckdb.DuckDBPyConnection, sql: str, limit: int, pipe: Binary
             wanted = batch.slice(0, limit - rows)
             truncated = wanted.num_rows < batch.num_rows
             if wanted.num_rows:
-                stream.write_batch(pa.RecordBatch.from_arrays(wanted.columns, schema=schema))
+                columns = [column.cast(field.type) for column, field in zip(wanted.columns, schema, strict=True)]
+                stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
             rows += wanted.num_rows
             if truncated:
                 break
     return Ended(rows=rows, truncated=truncated)
+
+
+def _undictionaried(kind: pa.DataType) -> pa.DataType:
+    """An enum travels as its texts, so that a stream is a schema and record batches and nothing else."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def unique(names: list[str]) -> list[str]:

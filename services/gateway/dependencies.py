@@ -1,0 +1,44 @@
+"""What handlers are given besides the request's own fields."""
+
+from typing import Annotated, Any, TypeAlias
+
+from litestar import Request
+from litestar.params import Dependency, Parameter
+
+from contracts.paging import PageRequest
+from services.gateway.edge import NOTES, Notes
+from services.gateway.metrics import Metrics
+from services.gateway.uplink import Uplink
+from shared.bus import Bus
+
+Asker: TypeAlias = Annotated[Bus, Dependency(skip_validation=True)]
+"""The bus, to ask the services."""
+Page: TypeAlias = Annotated[PageRequest, Dependency(skip_validation=True)]
+"""Which part of a list is wanted."""
+Store: TypeAlias = Annotated[Uplink, Dependency(skip_validation=True)]
+"""The object store, at presigned addresses."""
+Counted: TypeAlias = Annotated[Metrics, Dependency(skip_validation=True)]
+"""What the gateway has counted."""
+Noted: TypeAlias = Annotated[Notes, Dependency(skip_validation=True)]
+"""What the audit will say of this request."""
+
+
+_Offset: TypeAlias = Annotated[int, Parameter(ge=0, description="Entries to pass over")]
+_Cursor: TypeAlias = Annotated[str | None, Parameter(description="`next_cursor` of the page before")]
+_Limit: TypeAlias = Annotated[int, Parameter(ge=1, le=200, description="Entries a page")]
+
+
+def page(limit: _Limit = 50, offset: _Offset = 0, cursor: _Cursor = None) -> PageRequest:
+    """The part of a list that `limit`, `offset` and `cursor` ask for."""
+    return PageRequest(limit=limit, offset=offset, cursor=cursor)
+
+
+def long_page(limit: _Limit = 200, offset: _Offset = 0, cursor: _Cursor = None) -> PageRequest:
+    """The same, of a list that is mostly wanted whole."""
+    return PageRequest(limit=limit, offset=offset, cursor=cursor)
+
+
+def notes(request: Request[Any, Any, Any]) -> Notes:
+    """What is learned about this request."""
+    found: Notes = request.scope["state"][NOTES]
+    return found

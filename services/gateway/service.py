@@ -1,0 +1,117 @@
+"""Gateway: the HTTP API, served in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from socket import socket
+
+import uvicorn
+
+from contracts.audit import AuditRecorded
+from services.gateway.app import Means, application
+from services.gateway.edge import Edge, is_loopback, listening_socket
+from services.gateway.metrics import Metrics
+from services.gateway.tokens import Tokens, tokens
+from services.gateway.uplink import uplink
+from shared.bus import Bus, connect
+from shared.errors import Conflict, Internal, Invalid
+from shared.settings import Settings
+
+_GRACE_SECONDS = 3
+"""How long requests may go on when the gateway stops."""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Says what was done through the API."""
+
+    bus: Bus
+
+    async def record(self, event: AuditRecorded) -> None:
+        """Say who did what, once its outcome is known."""
+        await self.bus.publish(event)
+
+
+def wire(bus: Bus, gateway: Gateway) -> None:
+    """Say what the service says; it asks all others, and answers nobody on the bus."""
+    bus.say(AuditRecorded)
+
+
+@asynccontextmanager
+async def serve(settings: Settings) -> AsyncIterator[str]:
+    """Run the service until the block is left, and give the address that it is bound to."""
+    bus = connect(settings, "gateway")
+    gateway = Gateway(bus)
+    wire(bus, gateway)
+    host = settings.gateway_host
+    async with AsyncExitStack() as exits:
+        store = await exits.enter_async_context(uplink())
+        accepted = await exits.enter_async_context(_accepted(settings))
+        await exits.enter_async_context(bus.running())
+        metrics = Metrics()
+        app = application(Means(bus, store, metrics, accepted))
+        edge = Edge(app, metrics, gateway.record, own_host=host, is_open=accepted is None)
+        listener = exits.enter_context(_listening(host, settings.gateway_port))
+        await exits.enter_async_context(_serving(edge, listener))
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{listener.getsockname()[1]}"
+
+
+@asynccontextmanager
+async def _accepted(settings: Settings) -> AsyncIterator[Tokens | None]:
+    """The tokens that are accepted; None if none is needed. `Invalid` if one is needed and there is none."""
+    is_open = is_loopback(settings.gateway_host) if settings.gateway_open is None else settings.gateway_open
+    if is_open:
+        yield None
+        return
+    async with tokens(settings) as known:
+        if not await known.any():
+            raise Invalid(
+                f"the gateway is to listen on {settings.gateway_host}, where others can reach it, and there is no "
+                "token: make one, or say that nobody needs one (RAT_GATEWAY_OPEN=true, --no-auth)"
+            )
+        yield known
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket]:
+    try:
+        listener = listening_socket(host, port)
+    except OSError as error:
+        raise Conflict(f"the gateway cannot listen on {host}:{port}: {error.strerror or error}") from error
+    with listener:
+        yield listener
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take none."""
+        yield
+
+
+@asynccontextmanager
+async def _serving(edge: Edge, listener: socket) -> AsyncIterator[None]:
+    config = uvicorn.Config(
+        edge,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            if task.done():
+                raise Internal("the HTTP server did not start")
+            await asyncio.sleep(0.005)
+        yield
+    finally:
+        server.should_exit = True
+        await task

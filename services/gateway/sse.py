@@ -1,0 +1,79 @@
+"""Server-sent events, as the HTML standard writes them."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+from litestar.response import Stream
+from nats.aio.msg import Msg
+
+from services.gateway.encoding import json_bytes
+from services.gateway.tail import Tail
+
+MEDIA_TYPE: Final = "text/event-stream"
+HEARTBEAT_SECONDS: Final = 15.0
+COMMENT: Final = b":\n\n"
+"""Says nothing, but shows whoever listens, and all in between, that the connection lives."""
+
+_WAITING: Final = 1000
+
+
+def sse(name: str, data: Any, event_id: str) -> bytes:
+    """One event with JSON in it."""
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), name.encode(), json_bytes(data))
+
+
+def event_stream(content: AsyncGenerator[bytes, None]) -> Stream:
+    """An answer of events, which nobody on the way may hold back or keep."""
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return Stream(content, media_type=MEDIA_TYPE, headers=headers)
+
+
+Arrival = tuple[Tail, Msg]
+
+
+@asynccontextmanager
+async def merged(*tails: Tail) -> AsyncIterator["asyncio.Queue[Arrival | Exception]"]:
+    """The messages of several readers in one queue, as they arrive; an error that ends a reader comes there too."""
+    queue: asyncio.Queue[Arrival | Exception] = asyncio.Queue(_WAITING)
+
+    async def pump(reader: Tail) -> None:
+        try:
+            while True:
+                message = await reader.next(HEARTBEAT_SECONDS)
+                if message is not None:
+                    await queue.put((reader, message))
+        except Exception as error:
+            await queue.put(error)
+
+    tasks = [asyncio.create_task(pump(reader)) for reader in tails]
+    try:
+        yield queue
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def arrival(queue: "asyncio.Queue[Arrival | Exception]", seconds: float) -> Arrival | None:
+    """The next message; None if there is none within so many seconds. Raises what ended a reader."""
+    try:
+        arrived = await asyncio.wait_for(queue.get(), seconds)
+    except TimeoutError:
+        return None
+    if isinstance(arrived, Exception):
+        raise arrived
+    return arrived
+
+
+def read(message: Msg) -> dict[str, Any]:
+    """The JSON of an event; an empty object for what is none."""
+    try:
+        body = json.loads(message.data)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
