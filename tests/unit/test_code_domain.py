@@ -353,15 +353,15 @@ def test_the_cursor_goes_on_after_what_was_given() -> None:
     cursor = cursor_after(query, [entry(1)] * 2, total=7)
 
     assert cursor is not None
-    assert start_of(PageRequest(cursor=cursor)) == 6
+    assert PageRequest(cursor=cursor).start == 6
     assert cursor_after(query, [entry(1)] * 3, total=7) is None
     assert cursor_after(query, [], total=2) is None
 
 
 @pytest.mark.parametrize("cursor", ["nonsense", "LTU=", "ä", ""])
 def test_a_wrong_cursor_is_refused(cursor: str) -> None:
-    with pytest.raises(Invalid, match="cursor"):
-        start_of(PageRequest(cursor=cursor))
+    with pytest.raises(ValueError, match="cursor"):
+        PageRequest(cursor=cursor)
 
 
 # Contents
