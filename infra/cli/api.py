@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,21 +133,17 @@ class Api:
             finally:
                 answer.close()
 
-    def events(self, path: str, *, until: str, **parameters: Any) -> Iterator[Sent]:
-        """Hear what the server sends until the event `until` ends the stream; a lost connection is made again.
-
-        `until` is the name of the event after which an ended stream is complete.
-        """
+    def events(self, path: str, *, is_last: Callable[[Sent], bool], **parameters: Any) -> Iterator[Sent]:
+        """Hear what the server sends, up to the last event; a connection that is lost before is made again."""
         last_id: str | None = None
-        last_name = ""
         lost_at: float | None = None
         while True:
             try:
                 for event_id, event in self._hear(path, last_id, parameters):
-                    last_id, last_name, lost_at = event_id or last_id, event.name, None
+                    last_id, lost_at = event_id or last_id, None
                     yield event
-                if last_name == until:
-                    return
+                    if is_last(event):
+                        return
             except httpx.TransportError as error:
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > _RECONNECT_SECONDS:

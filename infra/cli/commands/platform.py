@@ -82,7 +82,7 @@ def demo(
 def status(call: Call) -> None:
     """Show the services, their lag, and the dead letters."""
     health = call.api.health()
-    is_ready = health["status"] in ("ready", "ok")
+    is_ready = health["status"] == "ready"
     consumers = call.api.get("/consumers")["consumers"] if is_ready else []
     dead = call.api.get("/dead-letters", limit=1)["total"] if is_ready else None
     if call.json:
@@ -98,8 +98,8 @@ def _show_status(call: Call, health: dict[str, Any], consumers: list[dict[str, A
     call.print_table(
         ["part", "state", "latency", ""],
         [
-            (part["name"], part["state"], f"{part['latency_ms']:.1f} ms", part.get("message") or "")
-            for part in health["dependencies"]
+            (name, part["state"], f"{part['latency_ms']:.1f} ms", part.get("message") or "")
+            for name, part in health["dependencies"].items()
         ],
     )
     if consumers:

@@ -2,13 +2,17 @@
 
 import json
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from infra.cli.call import COLOURS, Call, command, usage
 from infra.cli.failure import Failure
 
+if TYPE_CHECKING:
+    from infra.cli.api import Sent
+
+_TERMINAL: Final = ("success", "failed", "cancelled")
 _LEVELS: Final = {"warning": "yellow", "error": "red", "debug": "bright_black"}
 
 
@@ -100,7 +104,7 @@ def logs(
 
 def follow_run(call: Call, run_id: str) -> None:
     """Show what a run does until it ends, and how it ended; `Failure` unless it is a success."""
-    for event in call.api.events(f"/runs/{run_id}/logs", until="status"):
+    for event in call.api.events(f"/runs/{run_id}/logs", is_last=_is_end):
         if call.json:
             call.print_json_line({"event": event.name, **event.data})
             continue
@@ -144,6 +148,10 @@ def show_run(call: Call, found: dict[str, Any]) -> None:
     for phase in found["phase_profiles"]:
         _print_phase(call, phase)
     _print_quality(call, found["quality"])
+
+
+def _is_end(event: "Sent") -> bool:
+    return event.name == "status" and event.data["status"] in _TERMINAL
 
 
 def _split(pipeline: str) -> tuple[str, str, str]:
