@@ -286,7 +286,7 @@ async def test_a_newcomer_with_curl(user: Client) -> None:
     assert asked.json()["status"] == "pending"
     run = await user.succeeded(asked.json()["run_id"])
     assert (run["trigger"], run["rows_written"], run["version"]) == ("manual", 2, None)
-    assert [phase["name"] for phase in run["phase_profiles"]] == ["branch", "compile", "write", "quality", "merge"]
+    assert [phase["name"] for phase in run["phase_profiles"]] == ["branch", "compile", "write", "merge"]
 
     answer = await http.post("/query", json={"sql": f"select * from default.bronze.{name}"})
     assert answer.json()["rows"] == [{"id": 1, "name": "ann"}, {"id": 2, "name": "bob"}]
