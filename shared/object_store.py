@@ -123,8 +123,9 @@ class ObjectStore:
 
     async def reach(self) -> None:
         """See that the bucket is there."""
+        # HEAD on the bucket wants the right to read all of it, which SeaweedFS takes for the right to configure it.
         with _errors_of(self._bucket):
-            await self._client.head_bucket(Bucket=self._bucket)
+            await self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
 
     async def put(
         self,
