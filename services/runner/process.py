@@ -28,7 +28,7 @@ from services.runner.domain import FailureKind
 from services.runner.engine.quality import QualityTest, run_tests
 from services.runner.engine.session import limit_memory, open_connection
 from services.runner.engine.statement import Bound, Statement, ZoneContent, bind
-from services.runner.engine.write import Target, Written
+from services.runner.engine.write import Written, write
 from services.runner.frames import (
     AskFiles,
     AskLocations,
@@ -49,6 +49,7 @@ from services.runner.frames import (
     read_in_process,
 )
 from services.runner.problems import AuthorError, WorkFailed
+from services.runner.target import Target
 from services.runner.template import Facts, ZoneCall
 from services.runner.validate import validate
 from shared.errors import Unavailable
@@ -285,7 +286,7 @@ class Work:
         writing = _Clock()
         catalog = self._workplace.catalog_of(self._order.branch)
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
-        written = target.write(self._connection, bound, compiled.config.merge_strategy)
+        written = write(self._connection, bound, target, compiled.config.merge_strategy)
         self._locations[self._pipeline] = written.location
         self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
         self._say_phase("write", writing, rows=written.rows, files=written.files, bytes=written.bytes)
