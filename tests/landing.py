@@ -33,12 +33,8 @@ from shared.bus import Bus, connect
 from shared.errors import NotFound
 from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
+from tests.client import unique
 from tests.waiting import eventually
-
-
-def unique(name: str) -> str:
-    """A name that no other test uses."""
-    return f"{name}_{uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True)

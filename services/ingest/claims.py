@@ -38,8 +38,6 @@ from shared.errors import Invalid, NotFound
 from shared.object_store import ObjectStore
 from shared.outbox import emit
 
-UNSETTLED_SECONDS: Final = 60.0
-"""How long a claim may be unsettled before catalog is asked what has become of its run."""
 _ASKED_AT_A_TIME: Final = 20
 _TOLD_KEYS: Final = 20
 _HEADS_FOR_A_LISTING: Final = 50

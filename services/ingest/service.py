@@ -56,10 +56,12 @@ from shared.object_store import ObjectStore, object_store
 from shared.outbox import relay
 from shared.settings import Settings
 
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
+PATIENCE: Final = timedelta(minutes=1)
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ingest:
     """Keeps the record of what lies in landing zones, and of who has read it."""
 
@@ -67,7 +69,7 @@ class Ingest:
     objects: ObjectStore
     bus: Bus
     settings: Settings
-    unsettled: timedelta = timedelta(seconds=claims.UNSETTLED_SECONDS)
+    patience: timedelta = PATIENCE
     """After how long catalog is asked about a run that holds files."""
     must_sweep: asyncio.Event = field(default_factory=asyncio.Event)
     must_tidy: asyncio.Event = field(default_factory=asyncio.Event)
@@ -215,7 +217,7 @@ class Ingest:
 
     async def ask_about_unsettled(self) -> None:
         """Ask catalog about runs that hold files and of whose end nothing was heard."""
-        await claims.settle_forgotten(self.db, self.bus, self.unsettled)
+        await claims.settle_forgotten(self.db, self.bus, self.patience)
 
 
 def wire(bus: Bus, ingest: Ingest) -> Taker:
@@ -247,12 +249,13 @@ def wire(bus: Bus, ingest: Ingest) -> Taker:
 
 
 @asynccontextmanager
-async def serve(settings: Settings) -> AsyncIterator[None]:
-    """Run the service until the block is left."""
-    async with database(settings, "ingest", MIGRATIONS) as db, object_store(settings, "ingest") as objects:
-        bus = connect(settings, "ingest")
-        ingest = Ingest(db, objects, bus, settings)
+async def serve(settings: Settings, *, patience: timedelta = PATIENCE) -> AsyncIterator[None]:
+    """Run the ingest service until the block is left."""
+    bus = connect(settings, "ingest")
+    async with database(settings, "ingest", _MIGRATIONS) as db, object_store(settings, "ingest") as objects:
+        ingest = Ingest(db, objects, bus, settings, patience)
         taker = wire(bus, ingest)
+        bus.check("object_store", objects.reach)
         changes = Batches(bus, BucketChanged, ingest.record_changes, lease_seconds=settings.run_lease_seconds)
         tick = settings.tick_interval_seconds
         async with (
@@ -262,7 +265,7 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
                 lambda: changes.run(taker),
                 ingest.keep_sweeping,
                 lambda: every(tick, ingest.tidy, wake=ingest.must_tidy),
-                lambda: every(tick, ingest.ask_about_unsettled),
+                lambda: every(min(tick, patience.total_seconds()), ingest.ask_about_unsettled),
             ),
         ):
             yield

@@ -38,7 +38,8 @@ from infra.embedded.stack import Stack
 from services.ingest.service import serve
 from shared.errors import AlreadyExists, Conflict, Invalid, NotFound
 from shared.object_store import MEBIBYTE, object_store
-from tests.landing import Neighbours, Pipeline, infra_client, neighbours, put_many, unique
+from tests.client import unique
+from tests.landing import Neighbours, Pipeline, infra_client, neighbours, put_many
 from tests.waiting import eventually
 
 

@@ -20,11 +20,10 @@ from contracts.landing import (
 from contracts.pipelines import PipelineRemoved
 from contracts.runs import RunOutcome, RunStatus
 from infra.embedded.stack import Stack
-from services.ingest.claims import settle_forgotten
-from services.ingest.service import MIGRATIONS, serve
-from shared.database import database
+from services.ingest.service import serve
 from shared.errors import NotFound
-from tests.landing import Neighbours, Pipeline, neighbours, put_many, unique
+from tests.client import unique
+from tests.landing import Neighbours, Pipeline, neighbours, put_many
 from tests.waiting import eventually
 
 ALL, NEW = ZoneForm.ALL, ZoneForm.NEW
@@ -156,19 +155,19 @@ async def test_an_attempt_stops_once_a_newer_one_has_asked(they: Neighbours) -> 
     assert (await they.check(run_id, attempt=2)).state == "unchanged"
 
 
-async def test_a_claim_whose_end_was_never_told_is_checked_with_catalog(they: Neighbours, stack: Stack) -> None:
-    zone, pipeline = await zone_with(they, "a.csv"), orders()
-    good, under_way = uuid4(), uuid4()
-    await they.claim(good, pipeline, zone)
-    await they.claim(under_way, orders(), zone)
-    they.outcomes[good] = RunOutcome(status=RunStatus.SUCCESS, is_known=True)
+async def test_a_claim_whose_end_was_never_told_is_checked_with_catalog(stack: Stack) -> None:
+    impatient = timedelta(milliseconds=200)
+    async with neighbours(stack.settings) as they, serve(stack.settings, patience=impatient):
+        zone, pipeline = await zone_with(they, "a.csv"), orders()
+        good, under_way = uuid4(), uuid4()
+        await they.claim(under_way, orders(), zone)
+        await they.claim(good, pipeline, zone)
 
-    async with database(stack.settings, "ingest", MIGRATIONS) as db:
-        await settle_forgotten(db, they.gateway, timedelta())
+        they.outcomes[good] = RunOutcome(status=RunStatus.SUCCESS, is_known=True)
 
-    await they.settled(good, pipeline, zone)
-    assert (await they.files(zone))["a.csv"].processed_by == good
-    assert (await they.check(under_way)).state == "unchanged"
+        await they.settled(good, pipeline, zone)
+        assert (await they.files(zone))["a.csv"].processed_by == good
+        assert (await they.check(under_way)).state == "unchanged"
 
 
 async def test_long_lists_come_in_pages(they: Neighbours) -> None:
