@@ -240,8 +240,11 @@ async def test_a_malformed_request_is_a_dead_letter_that_names_the_field(user: C
     await publisher.publish("run.requested", json.dumps({"pipeline": mistake, "trigger": "event:x"}).encode())
 
     async def found() -> dict[str, Any] | None:
-        letters = await user.dead_letters()
-        return next((one for one in letters if mistake in json.dumps(one)), None)
+        for one in await user.dead_letters():
+            letter: dict[str, Any] = await user.get(f"/dead-letters/{one['id']}")
+            if letter["body"]["pipeline"] == mistake:
+                return letter
+        return None
 
     letter = await eventually(found)
     assert "pipeline" in letter["reason"]
