@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -16,15 +16,11 @@ _PAUSE_SECONDS = 1.0
 @asynccontextmanager
 async def background(*jobs: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Run these jobs until the block is left; one that fails is logged and started again after a pause."""
-    tasks = [asyncio.create_task(_keep_doing(job)) for job in jobs]
+    tasks = {asyncio.create_task(_keep_doing(job)) for job in jobs}
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await end(tasks)
 
 
 async def every(seconds: float, job: Callable[[], Awaitable[None]], *, wake: asyncio.Event | None = None) -> None:
@@ -36,8 +32,30 @@ async def every(seconds: float, job: Callable[[], Awaitable[None]], *, wake: asy
         if wake is None:
             await asyncio.sleep(seconds)
         else:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), seconds)
+            await happens(wake, within_seconds=seconds)
+
+
+async def happens(event: asyncio.Event, *, within_seconds: float) -> bool:
+    """Wait for an event so long, and say whether it came.
+
+    Python 3.11's `wait_for` loses a cancellation that meets the end of the wait; this does not.
+    """
+    try:
+        async with asyncio.timeout(within_seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel tasks and wait until they have ended; what they raise is not raised here."""
+    running = tasks
+    while running:
+        for task in running:
+            task.cancel()
+        # A library under the task may use `wait_for`, and lose the cancellation: it is repeated.
+        _, running = await asyncio.wait(running, timeout=0.5)
 
 
 async def _keep_doing(job: Callable[[], Awaitable[None]]) -> None:

@@ -8,6 +8,7 @@ import structlog
 from pydantic import ValidationError
 
 from contracts.messages import Event
+from shared.background import end
 from shared.bus import FAULT_DELIVERIES, TRANSIENT, Bus, Lease, Taker, reason, retry_delay
 from shared.errors import RatError, Unavailable
 
@@ -51,7 +52,7 @@ class Batches(Generic[E]):
             for task in ended:
                 task.result()
         finally:
-            await _end(tasks)
+            await end(tasks)
             await asyncio.gather(*(lease.give_back(0) for lease in self._held))
             self._held.clear()
 
@@ -105,15 +106,6 @@ class Batches(Generic[E]):
             await self._bus.bury(lease.message, reason(error))
         except Unavailable:
             await _give_back(lease)
-
-
-async def _end(tasks: set[asyncio.Task[None]]) -> None:
-    # Python 3.11's wait_for, under every wait for a message, loses a cancellation that meets its end: it is repeated.
-    running = tasks
-    while running:
-        for task in running:
-            task.cancel()
-        _, running = await asyncio.wait(running, timeout=0.5)
 
 
 def _deliveries(lease: Lease) -> int:

@@ -167,6 +167,8 @@ class Bus:
         self.heard: dict[type[Event], Callable[..., Awaitable[None]] | None] = {}
         self.said: list[type[Event]] = []
         self.answered: dict[type[Query[Any]], Callable[..., Awaitable[Any]]] = {}
+        self.on_reconnect: list[Callable[[], None]] = []
+        """What to do when NATS is back after it was away: what was said meanwhile by others may be lost."""
         self.taken: set[str] = set()
         """The subjects whose messages are held by a taker, beyond one call: nothing acknowledges them here."""
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
@@ -230,7 +232,9 @@ class Bus:
         try:
             yield
         finally:
-            await self.broker.stop()
+            # NATS may be away: then there is nothing to say farewell to.
+            with suppress(nats.errors.Error, OSError):
+                await self.broker.stop()
 
     async def _start(self) -> None:
         """Start once the server and its streams can be reached: they may come up after us."""
@@ -323,7 +327,8 @@ async def _look(dependency: str, look: Callable[[], Awaitable[object]]) -> Depen
     began = perf_counter()
     problem = None
     try:
-        await asyncio.wait_for(look(), LOOK_TIMEOUT_SECONDS)
+        async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
+            await look()
     except Exception as error:
         log.warning("dependency is down", dependency=dependency, error=repr(error))
         problem = str(error) or type(error).__name__
@@ -347,6 +352,10 @@ def connect(settings: Settings, service: str) -> Bus:
     def middleware(message: Any, /, *, context: Any) -> BaseMiddleware[Any, Any]:
         return Delivery(message, context=context, bus=holder[0])
 
+    async def tell_of_reconnect() -> None:
+        for told in holder[0].on_reconnect:
+            told()
+
     broker = NatsBroker(
         settings.nats_urls,
         name=f"rat-{service}",
@@ -357,6 +366,7 @@ def connect(settings: Settings, service: str) -> Bus:
         connect_timeout=2,
         graceful_timeout=10,
         error_cb=_note_error,
+        reconnected_cb=tell_of_reconnect,
         middlewares=[middleware],
         logger=None,
     )

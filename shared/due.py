@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 import asyncpg
 
 from contracts.messages import utc_now
+from shared.background import happens
 from shared.errors import Unavailable
 
 _SHORTEST_PAUSE_SECONDS: Final = 0.02
@@ -45,8 +45,7 @@ async def when_due(
             while not lost.is_set():
                 told.clear()
                 pause = _pause_seconds(await work(), at_most_seconds)
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(told.wait(), pause)
+                await happens(told, within_seconds=pause)
         finally:
             if not lost.is_set():
                 listener.remove_termination_listener(tell_of_loss)

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
 import structlog
 
 from contracts.messages import Event
+from shared.background import end, happens
 from shared.bus import Bus, event_body, event_headers
 from shared.database import Connection, transaction
 from shared.errors import Unavailable
@@ -67,9 +68,7 @@ async def relay(pool: asyncpg.Pool, bus: Bus) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await end({task})
 
 
 async def _publish_for_ever(pool: asyncpg.Pool, bus: Bus) -> None:
@@ -97,8 +96,7 @@ async def _publish_when_told(pool: asyncpg.Pool, bus: Bus) -> None:
                 told.clear()
                 while await _publish_batch(pool, bus):
                     pass
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(told.wait(), IDLE_SECONDS)
+                await happens(told, within_seconds=IDLE_SECONDS)
         finally:
             if not listener.is_closed():
                 await listener.remove_listener(channel, wake)

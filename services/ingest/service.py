@@ -256,6 +256,8 @@ async def serve(settings: Settings, *, patience: timedelta = PATIENCE) -> AsyncI
         ingest = Ingest(db, objects, bus, settings, patience)
         taker = wire(bus, ingest)
         bus.check("object_store", objects.reach)
+        # Notifications may have found no NATS to be published to.
+        bus.on_reconnect.append(ingest.must_sweep.set)
         changes = Batches(bus, BucketChanged, ingest.record_changes, lease_seconds=settings.run_lease_seconds)
         tick = settings.tick_interval_seconds
         async with (

@@ -43,7 +43,7 @@ _DOCS_AT_ONCE: Final = 50
 _SCHEMAS_AT_ONCE: Final = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QueryService:
     """Answers what is asked about tables."""
 

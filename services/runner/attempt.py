@@ -42,6 +42,7 @@ from services.runner.frames import (
 from services.runner.journal import Journal
 from services.runner.pool import Pool, Process, ProcessLost
 from services.runner.problems import AuthorError
+from shared.background import happens
 from shared.bus import Bus
 from shared.errors import AlreadyExists, NotFound, RatError, Unavailable
 from shared.lakehouse.port import BranchClosed, Lakehouse, MergeConflict, Merged
@@ -213,8 +214,7 @@ class AttemptWork:
             remaining = began + self._timeout_seconds - perf_counter()
             if remaining <= 0:
                 return Broken(FailureKind.TIMEOUT, f"took longer than {self._timeout_seconds:g} s (timeout_seconds)")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.cancelled.wait(), min(_WATCH_SECONDS, remaining))
+            if await happens(self.cancelled, within_seconds=min(_WATCH_SECONDS, remaining)):
                 return Broken(FailureKind.CANCELLED, "cancelled on request")
             limit = (self._memory_limit_bytes or self.resources.pool.memory_limit_bytes) + _HEADROOM_BYTES
             if process.resident_bytes() > limit:

@@ -24,6 +24,7 @@ from services.runner.attempt import AttemptWork, Resources
 from services.runner.domain import ClaimAgain, Forget, OrderedEnd, Patience, Stop
 from services.runner.ending import UNREACHABLE, end_as_ordered, patiently
 from services.runner.journal import journal
+from shared.background import happens
 from shared.bus import Lease
 from shared.errors import RatError
 
@@ -115,8 +116,7 @@ class HeldRun:
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next claim, but no longer than until the run is cancelled."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self.cancelled.wait(), seconds)
+        await happens(self.cancelled, within_seconds=seconds)
 
     @asynccontextmanager
     async def _kept_alive(self) -> AsyncIterator[None]:

@@ -32,7 +32,7 @@ _GRACE_SECONDS: Final = 3.0
 """How long runs may go on when the runner is told to stop; most are over by then."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Runner:
     """The runs that this runner holds, and what it works on them with."""
 
