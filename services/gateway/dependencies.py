@@ -3,7 +3,8 @@
 from typing import Annotated, Any, TypeAlias
 
 from litestar import Request
-from litestar.params import Dependency, Parameter
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter, SkipValidation
 
 from contracts.paging import PageRequest
 from services.gateway.edge import NOTES, Notes
@@ -11,21 +12,21 @@ from services.gateway.metrics import Metrics
 from services.gateway.uplink import Uplink
 from shared.bus import Bus
 
-Asker: TypeAlias = Annotated[Bus, Dependency(skip_validation=True)]
+Asker: TypeAlias = NamedDependency[SkipValidation[Bus]]
 """The bus, to ask the services."""
-Page: TypeAlias = Annotated[PageRequest, Dependency(skip_validation=True)]
+Page: TypeAlias = NamedDependency[SkipValidation[PageRequest]]
 """Which part of a list is wanted."""
-Store: TypeAlias = Annotated[Uplink, Dependency(skip_validation=True)]
+Store: TypeAlias = NamedDependency[SkipValidation[Uplink]]
 """The object store, at presigned addresses."""
-Counted: TypeAlias = Annotated[Metrics, Dependency(skip_validation=True)]
+Counted: TypeAlias = NamedDependency[SkipValidation[Metrics]]
 """What the gateway has counted."""
-Noted: TypeAlias = Annotated[Notes, Dependency(skip_validation=True)]
+Noted: TypeAlias = NamedDependency[SkipValidation[Notes]]
 """What the audit will say of this request."""
 
 
-_Offset: TypeAlias = Annotated[int, Parameter(ge=0, description="Entries to pass over")]
-_Cursor: TypeAlias = Annotated[str | None, Parameter(description="`next_cursor` of the page before")]
-_Limit: TypeAlias = Annotated[int, Parameter(ge=1, le=200, description="Entries a page")]
+_Offset: TypeAlias = Annotated[int, QueryParameter(ge=0, description="Entries to pass over")]
+_Cursor: TypeAlias = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
+_Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=200, description="Entries a page")]
 
 
 def page(limit: _Limit = 50, offset: _Offset = 0, cursor: _Cursor = None) -> PageRequest:

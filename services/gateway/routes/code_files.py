@@ -7,7 +7,7 @@ from litestar import Controller, delete, get, post, put
 from litestar.datastructures import UploadFile
 from litestar.di import Provide
 from litestar.enums import RequestEncodingType
-from litestar.params import Body, Parameter
+from litestar.params import Body, FromPath, FromQuery, HeaderParameter, JSONBody
 
 from contracts.files import (
     CodeFileContent,
@@ -22,7 +22,7 @@ from services.gateway.bodies import CodeText
 from services.gateway.dependencies import Asker, Noted, Page, long_page
 from shared.errors import Invalid
 
-IfMatch = Annotated[str | None, Parameter(header="If-Match", description="The version id that the file must have")]
+IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", description="The version id that the file must have")]
 
 
 @dataclass
@@ -41,23 +41,27 @@ class CodeFileRoutes(Controller):
     dependencies = {"page": Provide(long_page, sync_to_thread=False)}
 
     @get()
-    async def list_files(self, bus: Asker, page: Page, prefix: str = "", exclude: str = "") -> CodeFiles:
+    async def list_files(
+        self, bus: Asker, page: Page, prefix: FromQuery[str] = "", exclude: FromQuery[str] = ""
+    ) -> CodeFiles:
         """List the files of pipelines by path."""
         return await bus.ask(ListCodeFiles(**page.model_dump(), prefix=prefix, exclude=exclude))
 
     @get("/{path:path}")
-    async def read_file(self, bus: Asker, path: str) -> CodeFileContent:
+    async def read_file(self, bus: Asker, path: FromPath[str]) -> CodeFileContent:
         """Read a file."""
         return await bus.ask(ReadCodeFile(path=path.removeprefix("/")))
 
     @put("/{path:path}", opt={"audit": "file.write"})
-    async def write_file(self, bus: Asker, path: str, data: CodeText, if_match: IfMatch = None) -> CodeFileWritten:
+    async def write_file(
+        self, bus: Asker, path: FromPath[str], data: JSONBody[CodeText], if_match: IfMatch = None
+    ) -> CodeFileWritten:
         """Write a file as a new version."""
         if_match = if_match.removeprefix("W/").strip('"') if if_match else None
         return await bus.ask(WriteCodeFile(path=path.removeprefix("/"), content=data.content, if_match=if_match))
 
     @delete("/{path:path}", opt={"audit": "file.delete"})
-    async def delete_file(self, bus: Asker, path: str) -> None:
+    async def delete_file(self, bus: Asker, path: FromPath[str]) -> None:
         """Delete a file; its versions stay."""
         await bus.ask(DeleteCodeFile(path=path.removeprefix("/")))
 

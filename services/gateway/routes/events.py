@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final
 
 from litestar import Response, get
-from litestar.params import Parameter
+from litestar.params import FromQuery, HeaderParameter
 from nats.js.api import ConsumerConfig
 
 from services.gateway.dependencies import Asker
@@ -17,12 +17,14 @@ from shared.streams import EVENT_SUBJECTS
 SHOWN: Final = tuple(subject for subject in EVENT_SUBJECTS if subject not in ("attempt.finished", "audit.recorded"))
 """What the stream shows: not what only catalog is to hear, nor who did what."""
 
-LastEventId = Annotated[str, Parameter(header="Last-Event-ID", description="The id of the last event that was seen")]
+LastEventId = Annotated[
+    str, HeaderParameter(name="Last-Event-ID", description="The id of the last event that was seen")
+]
 
 
 @get("/events", tags=["Events"])
 async def read_events(
-    bus: Asker, types: str = "", namespace: str | None = None, last_event_id: LastEventId = ""
+    bus: Asker, types: FromQuery[str] = "", namespace: FromQuery[str | None] = None, last_event_id: LastEventId = ""
 ) -> Response[Any]:
     """Follow what happens, as server-sent events; `types` is a list with commas."""
     wanted = [name.strip() for name in types.split(",") if name.strip()] or list(SHOWN)

@@ -8,7 +8,7 @@ import anyio
 from litestar import Controller, delete, get, post, put
 from litestar.datastructures import UploadFile
 from litestar.enums import RequestEncodingType
-from litestar.params import Body, Parameter
+from litestar.params import Body, FromPath, FromQuery, JSONBody, QueryParameter
 
 from contracts.landing import (
     AddressSample,
@@ -60,28 +60,30 @@ class LandingRoutes(Controller):
     tags = ("Landing zones",)
 
     @get()
-    async def list_zones(self, bus: Asker, page: Page, namespace: str | None = None) -> Zones:
+    async def list_zones(self, bus: Asker, page: Page, namespace: FromQuery[str | None] = None) -> Zones:
         """List landing zones."""
         return await bus.ask(ListZones(**page.model_dump(), namespace=namespace))
 
     @post(opt={"audit": "landing_zone.create"})
-    async def create_zone(self, bus: Asker, notes: Noted, data: NewZone) -> Zone:
+    async def create_zone(self, bus: Asker, notes: Noted, data: JSONBody[NewZone]) -> Zone:
         """Make a landing zone; what already lies under its prefix lands."""
         notes.resource = f"{data.namespace}/{data.name}"
         return await bus.ask(CreateZone(**data.given()))
 
     @get(_ONE)
-    async def find_zone(self, bus: Asker, namespace: str, zone: str) -> Zone:
+    async def find_zone(self, bus: Asker, namespace: FromPath[str], zone: FromPath[str]) -> Zone:
         """Show a landing zone."""
         return await bus.ask(FindZone(namespace=namespace, name=zone))
 
     @put(_ONE, opt={"audit": "landing_zone.update"})
-    async def update_zone(self, bus: Asker, namespace: str, zone: str, data: ZoneChange) -> Zone:
+    async def update_zone(
+        self, bus: Asker, namespace: FromPath[str], zone: FromPath[str], data: JSONBody[ZoneChange]
+    ) -> Zone:
         """Change what is given of a landing zone."""
         return await bus.ask(ChangeZone(namespace=namespace, name=zone, **data.given()))
 
     @delete(_ONE, opt={"audit": "landing_zone.delete"})
-    async def delete_zone(self, bus: Asker, namespace: str, zone: str) -> None:
+    async def delete_zone(self, bus: Asker, namespace: FromPath[str], zone: FromPath[str]) -> None:
         """Delete a landing zone and its files."""
         await bus.ask(RemoveZone(namespace=namespace, name=zone))
 
@@ -90,9 +92,9 @@ class LandingRoutes(Controller):
         self,
         bus: Asker,
         page: Page,
-        namespace: str,
-        zone: str,
-        file_state: Annotated[FileState | None, Parameter(query="state")] = None,
+        namespace: FromPath[str],
+        zone: FromPath[str],
+        file_state: Annotated[FileState | None, QueryParameter(name="state")] = None,
     ) -> LandingFiles:
         """List the files of a zone, the newest first."""
         return await bus.ask(ListFiles(**page.model_dump(), namespace=namespace, zone=zone, state=file_state))
@@ -103,8 +105,8 @@ class LandingRoutes(Controller):
         bus: Asker,
         store: Store,
         notes: Noted,
-        namespace: str,
-        zone: str,
+        namespace: FromPath[str],
+        zone: FromPath[str],
         data: Annotated[FileUpload, Body(media_type=RequestEncodingType.MULTI_PART)],
     ) -> LandingFile:
         """Put a file into a zone, up to 5 GiB."""
@@ -129,23 +131,34 @@ class LandingRoutes(Controller):
         )
 
     @get(_FILE)
-    async def find_file(self, bus: Asker, namespace: str, zone: str, file_id: UUID) -> LandingFile:
+    async def find_file(
+        self, bus: Asker, namespace: FromPath[str], zone: FromPath[str], file_id: FromPath[UUID]
+    ) -> LandingFile:
         """Show a file of a zone."""
         return await bus.ask(FindFile(namespace=namespace, zone=zone, file_id=file_id))
 
     @delete(_FILE, opt={"audit": "landing_file.delete"})
-    async def delete_file(self, bus: Asker, namespace: str, zone: str, file_id: UUID) -> None:
+    async def delete_file(
+        self, bus: Asker, namespace: FromPath[str], zone: FromPath[str], file_id: FromPath[UUID]
+    ) -> None:
         """Take a file out of its zone at once, and delete it when no run reads it any more."""
         await bus.ask(RemoveFile(namespace=namespace, zone=zone, file_id=file_id))
 
     @post(f"{_FILE}/retry", status_code=200, opt={"audit": "landing_file.retry"})
-    async def retry_file(self, bus: Asker, namespace: str, zone: str, file_id: UUID) -> LandingFile:
+    async def retry_file(
+        self, bus: Asker, namespace: FromPath[str], zone: FromPath[str], file_id: FromPath[UUID]
+    ) -> LandingFile:
         """Look at a rejected file again."""
         return await bus.ask(RetryFile(namespace=namespace, zone=zone, file_id=file_id))
 
     @post(f"{_FILE}/reject", status_code=200, opt={"audit": "landing_file.reject"})
     async def reject_file(
-        self, bus: Asker, namespace: str, zone: str, file_id: UUID, data: Rejection | None = None
+        self,
+        bus: Asker,
+        namespace: FromPath[str],
+        zone: FromPath[str],
+        file_id: FromPath[UUID],
+        data: JSONBody[Rejection | None] = None,
     ) -> LandingFile:
         """Keep a file from being read, so that what it blocks can go on."""
         given = data.given() if data else {}
@@ -153,14 +166,14 @@ class LandingRoutes(Controller):
 
     @post(f"{_ONE}/uploads", opt={"audit": "landing_file.address"})
     async def address_upload(
-        self, bus: Asker, notes: Noted, namespace: str, zone: str, data: UploadRequest
+        self, bus: Asker, notes: Noted, namespace: FromPath[str], zone: FromPath[str], data: JSONBody[UploadRequest]
     ) -> UploadAddress:
         """Ask for an address at which a file can be put straight into the object store."""
         notes.resource = f"{namespace}/{zone}/{data.filename}"
         return await bus.ask(AddressUpload(namespace=namespace, zone=zone, **data.given()))
 
     @get(f"{_ONE}/samples")
-    async def list_samples(self, bus: Asker, page: Page, namespace: str, zone: str) -> Samples:
+    async def list_samples(self, bus: Asker, page: Page, namespace: FromPath[str], zone: FromPath[str]) -> Samples:
         """List the samples of a zone."""
         return await bus.ask(ListSamples(**page.model_dump(), namespace=namespace, zone=zone))
 
@@ -170,8 +183,8 @@ class LandingRoutes(Controller):
         bus: Asker,
         store: Store,
         notes: Noted,
-        namespace: str,
-        zone: str,
+        namespace: FromPath[str],
+        zone: FromPath[str],
         data: Annotated[FileUpload, Body(media_type=RequestEncodingType.MULTI_PART)],
     ) -> Sample:
         """Put a sample into a zone, for previews only."""
@@ -184,7 +197,9 @@ class LandingRoutes(Controller):
         return Sample(path=address.filename, size=size, modified=utc_now(), type=ending)
 
     @delete(f"{_ONE}/samples/{{filename:path}}", opt={"audit": "sample.delete"})
-    async def delete_sample(self, bus: Asker, namespace: str, zone: str, filename: str) -> None:
+    async def delete_sample(
+        self, bus: Asker, namespace: FromPath[str], zone: FromPath[str], filename: FromPath[str]
+    ) -> None:
         """Delete a sample."""
         await bus.ask(RemoveSample(namespace=namespace, zone=zone, filename=filename.removeprefix("/")))
 

@@ -1,6 +1,7 @@
 """Namespaces."""
 
 from litestar import Controller, delete, get, post, put
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from contracts.namespaces import (
     CreateNamespace,
@@ -26,17 +27,17 @@ class NamespaceRoutes(Controller):
         return await bus.ask(ListNamespaces(**page.model_dump()))
 
     @post(opt={"audit": "namespace.create"})
-    async def create_namespace(self, bus: Asker, notes: Noted, data: NewNamespace) -> Namespace:
+    async def create_namespace(self, bus: Asker, notes: Noted, data: JSONBody[NewNamespace]) -> Namespace:
         """Make a namespace."""
         notes.resource = data.name
         return await bus.ask(CreateNamespace(**data.given()))
 
     @put("/{namespace:str}", status_code=204, opt={"audit": "namespace.update"})
-    async def update_namespace(self, bus: Asker, namespace: str, data: NamespaceChange) -> None:
+    async def update_namespace(self, bus: Asker, namespace: FromPath[str], data: JSONBody[NamespaceChange]) -> None:
         """Describe a namespace anew."""
         await bus.ask(UpdateNamespace(name=namespace, description=data.description))
 
     @delete("/{namespace:str}", opt={"audit": "namespace.delete"})
-    async def delete_namespace(self, bus: Asker, namespace: str, force: bool = False) -> None:
+    async def delete_namespace(self, bus: Asker, namespace: FromPath[str], force: FromQuery[bool] = False) -> None:
         """Delete a namespace; with `force` also the pipelines and zones that it holds. Its tables stay."""
         await bus.ask(DeleteNamespace(name=namespace, force=force))

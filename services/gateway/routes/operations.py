@@ -6,13 +6,13 @@ from itertools import count
 from typing import Annotated, Any
 
 from litestar import Controller, get, post
-from litestar.params import Parameter
+from litestar.params import PathParameter
 
 from contracts.messages import Message
 from services.gateway.dependencies import Asker, Noted, Page
 from shared import consumers, dead_letters
 
-LetterId = Annotated[int, Parameter(ge=1, description="The `id` of a dead letter")]
+LetterId = Annotated[int, PathParameter(ge=1, description="The `id` of a dead letter")]
 
 
 class ConsumerLag(Message):

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from litestar import Controller, Response, get, post
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from contracts.messages import Message
 from contracts.names import Layer
@@ -28,10 +28,12 @@ from services.gateway.dependencies import Asker, Noted, Page, Store
 from services.gateway.held import held
 from services.gateway.sse import MEDIA_TYPE, event_stream
 
-Accept = Annotated[str, Parameter(header="Accept", description="`text/event-stream` to follow the run")]
-LastEventId = Annotated[str, Parameter(header="Last-Event-ID", description="The id of the last event that was seen")]
+Accept = Annotated[str, HeaderParameter(name="Accept", description="`text/event-stream` to follow the run")]
+LastEventId = Annotated[
+    str, HeaderParameter(name="Last-Event-ID", description="The id of the last event that was seen")
+]
 IdempotencyKey = Annotated[
-    str | None, Parameter(header="Idempotency-Key", max_length=300, description="The same key is the same run")
+    str | None, HeaderParameter(name="Idempotency-Key", max_length=300, description="The same key is the same run")
 ]
 
 
@@ -53,15 +55,15 @@ class RunRoutes(Controller):
         self,
         bus: Asker,
         page: Page,
-        namespace: str | None = None,
-        layer: Layer | None = None,
-        pipeline: str | None = None,
-        status: RunStatus | None = None,
-        trigger: str | None = None,
-        started_after: datetime | None = None,
-        started_before: datetime | None = None,
-        sort: Literal[
-            "created_at", "-created_at", "started_at", "-started_at", "duration_ms", "-duration_ms"
+        namespace: FromQuery[str | None] = None,
+        layer: FromQuery[Layer | None] = None,
+        pipeline: FromQuery[str | None] = None,
+        status: FromQuery[RunStatus | None] = None,
+        trigger: FromQuery[str | None] = None,
+        started_after: FromQuery[datetime | None] = None,
+        started_before: FromQuery[datetime | None] = None,
+        sort: FromQuery[
+            Literal["created_at", "-created_at", "started_at", "-started_at", "duration_ms", "-duration_ms"]
         ] = "-created_at",
     ) -> Runs:
         """List runs, the newest first."""
@@ -80,7 +82,7 @@ class RunRoutes(Controller):
 
     @post(status_code=202, opt={"audit": "run.trigger"})
     async def request_run(
-        self, bus: Asker, notes: Noted, data: NewRun, idempotency_key: IdempotencyKey = None
+        self, bus: Asker, notes: Noted, data: JSONBody[NewRun], idempotency_key: IdempotencyKey = None
     ) -> RunAccepted:
         """Ask for a run of a pipeline; it is recorded when this is answered."""
         notes.resource = f"{data.namespace}/{data.layer}/{data.pipeline}"
@@ -92,18 +94,18 @@ class RunRoutes(Controller):
         return accepted
 
     @get("/{run_id:uuid}")
-    async def find_run(self, bus: Asker, run_id: UUID) -> Run:
+    async def find_run(self, bus: Asker, run_id: FromPath[UUID]) -> Run:
         """Show a run."""
         return await bus.ask(FindRun(run_id=run_id))
 
     @post("/{run_id:uuid}/cancel", status_code=202, opt={"audit": "run.cancel"})
-    async def cancel_run(self, bus: Asker, run_id: UUID) -> RunAccepted:
+    async def cancel_run(self, bus: Asker, run_id: FromPath[UUID]) -> RunAccepted:
         """Ask for the end of a run."""
         return await bus.ask(CancelRun(run_id=run_id))
 
     @get("/{run_id:uuid}/logs", responses={200: ResponseSpec(Logs, generate_examples=False)})
     async def read_logs(
-        self, bus: Asker, store: Store, run_id: UUID, accept: Accept = "", last_event_id: LastEventId = ""
+        self, bus: Asker, store: Store, run_id: FromPath[UUID], accept: Accept = "", last_event_id: LastEventId = ""
     ) -> Response[Any]:
         """Read the log of a run, or follow it: events `log`, `phase` and `status`, ending after the terminal one."""
         if MEDIA_TYPE not in accept:

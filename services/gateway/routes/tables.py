@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import Controller, MediaType, Response, get, post, put
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from contracts.names import Layer
 from contracts.tables import (
@@ -30,7 +30,7 @@ _ONE = "/{namespace:str}/{layer:str}/{name:str}"
 
 Accept = Annotated[
     str,
-    Parameter(header="Accept", description="`application/vnd.apache.arrow.stream` or `text/csv` in place of JSON"),
+    HeaderParameter(name="Accept", description="`application/vnd.apache.arrow.stream` or `text/csv` in place of JSON"),
 ]
 
 
@@ -48,19 +48,26 @@ class TableRoutes(Controller):
 
     @get()
     async def list_tables(
-        self, bus: Asker, page: Page, namespace: str | None = None, layer: Layer | None = None
+        self, bus: Asker, page: Page, namespace: FromQuery[str | None] = None, layer: FromQuery[Layer | None] = None
     ) -> Tables:
         """List the tables with their sizes."""
         return await bus.ask(ListTables(**page.model_dump(), namespace=namespace, layer=layer))
 
     @get(_ONE)
-    async def find_table(self, bus: Asker, namespace: str, layer: str, name: str) -> TableWithColumns:
+    async def find_table(
+        self, bus: Asker, namespace: FromPath[str], layer: FromPath[str], name: FromPath[str]
+    ) -> TableWithColumns:
         """Show a table with its columns."""
         return await bus.ask(FindTable(namespace=namespace, layer=layer, name=name))
 
     @put(f"{_ONE}/metadata", opt={"audit": "table.update"})
     async def describe_table(
-        self, bus: Asker, namespace: str, layer: str, name: str, data: TableDescription
+        self,
+        bus: Asker,
+        namespace: FromPath[str],
+        layer: FromPath[str],
+        name: FromPath[str],
+        data: JSONBody[TableDescription],
     ) -> TableDocs:
         """Say what a table and its columns mean."""
         await bus.ask(FindTable(namespace=namespace, layer=layer, name=name))
@@ -70,11 +77,11 @@ class TableRoutes(Controller):
     async def preview_table(
         self,
         bus: Asker,
-        namespace: str,
-        layer: str,
-        name: str,
-        limit: int = 100,
-        snapshot: str | None = None,
+        namespace: FromPath[str],
+        layer: FromPath[str],
+        name: FromPath[str],
+        limit: FromQuery[int] = 100,
+        snapshot: FromQuery[str | None] = None,
         accept: Accept = "",
     ) -> Response[Any]:
         """Read the first rows of a table."""
@@ -89,7 +96,7 @@ class TableRoutes(Controller):
     opt={"scope": Scope.READ},
     responses={200: ResponseSpec(Result, generate_examples=False)},
 )
-async def run_query(bus: Asker, data: Statement, accept: Accept = "") -> Response[Any]:
+async def run_query(bus: Asker, data: JSONBody[Statement], accept: Accept = "") -> Response[Any]:
     """Run one SELECT, EXPLAIN, DESCRIBE, SUMMARIZE or SHOW over the tables."""
     return await result(bus, lambda inbox: RunSql(**data.given(), inbox=inbox), accept)
 
