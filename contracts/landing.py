@@ -13,7 +13,7 @@ from contracts.paging import PageRequest
 from contracts.text import Text
 
 
-class BucketChanged(Event, subject="bucket.events"):
+class BucketChanged(Event, subject="bucket.events", outside="the object store"):
     """The object store's notification: objects were put into or removed from the bucket.
 
     Its shape is the S3 notification as MinIO sends it.
@@ -50,7 +50,7 @@ class ProcessedZone(Message):
     archived: int
 
 
-class FileProcessed(Event, subject="file.processed"):
+class FileProcessed(Event, subject="file.processed", outside="subscribers and the event stream of the API"):
     """These files were read by this run, and archived where asked."""
 
     run_id: UUID

@@ -32,8 +32,8 @@ class Message(BaseModel):
 class Event(Message):
     """A fact in the past tense, bound to its subject in the class statement.
 
-    `stored` says whether JetStream keeps it; `outside` names who beyond the platform says or hears it, where no
-    service of ours does.
+    `stored` says whether JetStream keeps it; `outside` names who else says or hears it, where no service of ours
+    does by a durable consumer.
     """
 
     subject: ClassVar[str]

@@ -155,7 +155,7 @@ class RunQueued(Event, subject="run.queued"):
     """How often this run was said to be queued; claims under an older number are over."""
 
 
-class RunStarted(Event, subject="run.started"):
+class RunStarted(Event, subject="run.started", outside="subscribers and the event stream of the API"):
     """A runner has the run: its attempt of this number begins."""
 
     run_id: UUID
@@ -227,7 +227,7 @@ class RunCancel(Event, subject="run.cancel", stored=False):
     run_id: UUID
 
 
-class LogWritten(Event, subject="log.run.*"):
+class LogWritten(Event, subject="log.run.*", outside="who follows a log through the API"):
     """One log line of a run, as it happens; the subject ends in the run's id."""
 
     run_id: UUID

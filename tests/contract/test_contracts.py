@@ -25,7 +25,9 @@ def test_every_event_has_a_producer_and_a_consumer_or_is_for_outsiders(event: ty
     assert consumers(event, BUSES) or event.outside, f"nobody hears {event.subject}"
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.subject)
+@pytest.mark.parametrize(
+    "query", [query for query in QUERIES if not query.subject.startswith("*")], ids=lambda query: query.subject
+)
 def test_every_query_is_answered_by_the_one_service_that_its_subject_names(query: type[Query]) -> None:
     answering = [name for name, bus in BUSES.items() if query in bus.answered]
 
