@@ -68,7 +68,8 @@ async def _json(answer: Chunked[ResultEnd]) -> AsyncGenerator[bytes, None]:
             yield comma + await anyio.to_thread.run_sync(_json_rows, batch)
             comma = b","
     end = await answer.end()
-    yield b"]," + msgspec.json.encode(end.model_dump())[1:]
+    last = {"total_rows": end.total_rows, "duration_ms": end.duration_ms, "truncated": end.truncated}
+    yield b"]," + msgspec.json.encode(last)[1:]
 
 
 def _json_rows(batch: pa.RecordBatch) -> bytes:
