@@ -20,21 +20,20 @@ BEGIN, END = "<!-- figures: written by `python -m bench --write` -->", "<!-- end
 async def measure() -> str:
     """Everything, as Markdown."""
     memory = psutil.virtual_memory().total / 2**30
-    parts = [f"Measured with {os.cpu_count()} cores and {memory:.0f} GiB, everything on one machine."]
+    parts = [_shown(f"Measured with {os.cpu_count()} cores and {memory:.0f} GiB, everything on one machine.")]
     async with platform() as two:
-        parts += ["### Idle", await _shown(idle(two))]
-        parts += ["### Run path", await _shown(latency(two)), await _shown(put_to_started(two))]
+        parts += [_shown("### Idle"), _shown(await idle(two))]
+        parts += [_shown("### Run path"), _shown(await latency(two)), _shown(await put_to_started(two))]
         with_two = await throughput(two, 2)
-        parts += ["### Data path", await _shown(data_path(two))]
+        parts += [_shown("### Data path"), _shown(await data_path(two))]
     async with platform(workers=1) as one:
         with_one = await throughput(one, 1)
     rates = table(["workers", "runs a second"], [with_one, with_two])
-    parts += ["### 40 runs of 40 pipelines, requested at once", rates]
+    parts += [_shown("### 40 runs of 40 pipelines, requested at once"), _shown(rates)]
     return "\n\n".join(parts)
 
 
-async def _shown(measuring) -> str:  # type: ignore[no-untyped-def]
-    text: str = await measuring
+def _shown(text: str) -> str:
     print(text, end="\n\n", flush=True)
     return text
 
@@ -42,7 +41,6 @@ async def _shown(measuring) -> str:  # type: ignore[no-untyped-def]
 def main() -> None:
     """Measure, print, and write if asked to."""
     figures = asyncio.run(measure())
-    print(figures)
     if "--write" in sys.argv[1:]:
         before, _, rest = DOCUMENT.read_text().partition(BEGIN)
         _, _, after = rest.partition(END)

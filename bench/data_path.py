@@ -1,6 +1,9 @@
 """The data path: ten million rows to an Iceberg table beside DuckDB's own COPY to the same bucket."""
 
 import asyncio
+import os
+import resource
+import time
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
@@ -70,13 +73,10 @@ def _copy_apart(settings: Settings, number: int) -> tuple[float, int]:
 
 
 def _copy(environment: dict[str, str], number: int, answer: Connection) -> None:
-    import os
-    import resource
-    import time
-
     os.environ.update(environment)
     settings = Settings()
     duckdb = connect(settings, "runner")
+    duckdb.execute("set enable_progress_bar = false")
     begun = time.perf_counter()
     duckdb.execute(
         f"copy ({scale_sql(ROWS)}) to 's3://{settings.s3_bucket}/default/bronze/bench_copy/{number}.parquet' "

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
+from inspect import getdoc
 from time import perf_counter
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -202,7 +203,7 @@ class Bus:
         """Declare that this service publishes these events."""
         for event in events:
             self.said.append(event)
-            self.broker.publisher(event.subject, schema=event, description=event.__doc__)
+            self.broker.publisher(event.subject, schema=event, description=getdoc(event))
 
     def check(self, dependency: str, look: Callable[[], Awaitable[object]]) -> None:
         """Name a server that this service depends on, and how to see that it is there: `look` raises if it is not."""
