@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
@@ -11,6 +11,8 @@ from contracts.messages import Event, Message, Query
 from contracts.names import Name, PipelineName
 from contracts.paging import PageRequest
 from contracts.text import Text
+
+MAX_AGE_DAYS: Final = 36_500
 
 
 class BucketChanged(Event, subject="bucket.events", outside="the object store"):
@@ -173,7 +175,7 @@ class CreateZone(Query[Zone], subject="ingest.create_zone"):
     description: Text = ""
     owner: Text | None = None
     expected_schema: Text = ""
-    processed_max_age_days: int | None = Field(default=None, ge=1)
+    processed_max_age_days: int | None = Field(default=None, ge=1, le=MAX_AGE_DAYS)
     """Days after which archived files are deleted, where `auto_purge` is on."""
     auto_purge: bool = False
 
@@ -193,7 +195,7 @@ class ChangeZone(Query[Zone], subject="ingest.change_zone"):
     description: Text | None = None
     owner: Text | None = None
     expected_schema: Text | None = None
-    processed_max_age_days: int | None = Field(default=None, ge=1)
+    processed_max_age_days: int | None = Field(default=None, ge=1, le=MAX_AGE_DAYS)
     auto_purge: bool | None = None
 
 

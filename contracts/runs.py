@@ -10,6 +10,7 @@ from pydantic import Field
 from contracts.messages import Event, Message, Query, derived_id
 from contracts.names import PipelineName
 from contracts.paging import PageRequest
+from contracts.text import Text
 
 
 class RunStatus(StrEnum):
@@ -421,11 +422,11 @@ class Runs(Message):
 class ListRuns(Query[Runs], PageRequest, subject="catalog.list_runs"):
     """List runs, the newest first unless `sort` says otherwise."""
 
-    namespace: str | None = None
-    layer: str | None = None
-    pipeline: str | None = None
+    namespace: Text | None = None
+    layer: Text | None = None
+    pipeline: Text | None = None
     status: RunStatus | None = None
-    trigger: str | None = None
+    trigger: Text | None = None
     """The start of the trigger's label."""
     started_after: datetime | None = None
     started_before: datetime | None = None

@@ -102,9 +102,9 @@ class RunSql(Query[ResultEnd], subject="query.run_sql"):
     namespace: Name = "default"
     """Where `layer.table` is looked for."""
     limit: int = Field(default=1000, ge=0, le=10_000_000)
-    branch: str | None = Field(default=None, max_length=200)
+    branch: Text | None = Field(default=None, max_length=200)
     """A branch to read in place of main, as that of a failed run."""
-    snapshot: str | None = Field(default=None, max_length=100)
+    snapshot: Text | None = Field(default=None, max_length=100)
     """An entry of the log of merges: main as it was right after it."""
     inbox: str = Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")
     """The subject that the asker listens on for chunks."""
@@ -117,7 +117,7 @@ class PreviewTable(Query[ResultEnd], subject="query.preview_table"):
     layer: str
     name: str
     limit: int = Field(default=100, ge=0, le=10_000)
-    snapshot: str | None = Field(default=None, max_length=100)
+    snapshot: Text | None = Field(default=None, max_length=100)
     """An entry of the log of merges: the table as it was right after it."""
     inbox: str = Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")
     """The subject that the asker listens on for chunks."""

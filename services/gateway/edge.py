@@ -23,6 +23,7 @@ from shared.logs import correlation_id
 log = structlog.get_logger()
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_CONTROL: Final = re.compile(r"[\x00-\x1f]")
 _LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]")
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -99,7 +100,7 @@ class Edge:
         event = AuditRecorded(
             user_id=notes.caller,
             action=action,
-            resource=(notes.resource or path).lstrip("/")[:500],
+            resource=_CONTROL.sub("\N{REPLACEMENT CHARACTER}", (notes.resource or path).lstrip("/"))[:500],
             detail={**notes.detail, "status": status, "request_id": correlation_id.get()},
             outcome="success" if status < 400 else "failure",
             ip=client[0] if client else None,

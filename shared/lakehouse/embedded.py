@@ -23,6 +23,8 @@ SCHEMA = "lakehouse"
 OWNER = "runner"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+_MAX_SEQ = 2**63 - 1
+
 
 @asynccontextmanager
 async def embedded_lakehouse(
@@ -234,7 +236,7 @@ class EmbeddedLakehouse:
         return dict(await self._pointers(at, table)).get(table)
 
     async def _pointers(self, at: str, table: Qualified | None) -> list[tuple[Qualified, str]]:
-        snapshot = int(at) if at.isdecimal() else None
+        snapshot = _seq(at) if at.isdecimal() else None
         with _translated():
             records = await self._pool.fetch(
                 """
@@ -364,6 +366,8 @@ async def _merge_of(connection: Connection, run_id: UUID, *, since: int) -> Merg
 def _seq(snapshot: str) -> int:
     if not snapshot.isdecimal():
         raise Invalid(f"{snapshot!r} is not a snapshot")
+    if int(snapshot) > _MAX_SEQ:
+        raise NotFound(f"no snapshot {snapshot!r}")
     return int(snapshot)
 
 

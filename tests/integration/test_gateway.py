@@ -4,8 +4,9 @@ import asyncio
 import io
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -238,6 +239,87 @@ async def test_a_clients_mistake_is_told_and_never_a_500(
     answer = await http.request(method, path, content=content)
 
     assert says in problem(answer, status, code)["detail"]
+
+
+NASTY: tuple[Any, ...] = (
+    "",
+    "x" * 5000,
+    "\0",
+    "\ud7ff\U0001f400'\";--",
+    "../..",
+    "2026-01-01T00:00:00",
+    -1,
+    2**31,
+    10**30,
+    None,
+    ["x"],
+    {"x": {"y": [None, 2**70]}},
+)
+
+
+async def test_nothing_that_a_client_sends_is_a_500(platform: tuple[Stack, str], user: Client) -> None:
+    await user.zone("nasty")
+    await user.pipeline("default.bronze.nasty", "select 1 as id")
+    async with httpx.AsyncClient(base_url=platform[1]) as root:
+        description = (await root.get("/schema/openapi.json")).json()
+        surprises: list[str] = []
+        turns = asyncio.Semaphore(8)
+
+        async def send(method: str, path: str, params: dict[str, str], body: Any) -> None:
+            async with turns:
+                content = None if body is None else json.dumps(body)
+                answer = await root.request(method, path, params=params, content=content)
+            if answer.status_code >= 500:
+                surprises.append(f"{method} {path} {params} {str(body)[:100]}: {answer.text[:300]}")
+
+        async with asyncio.TaskGroup() as tasks:
+            for path, operations in description["paths"].items():
+                if path == "/api/v1/events":
+                    continue
+                for method, operation in operations.items():
+                    for request in nasty_requests(path, operation, description):
+                        tasks.create_task(send(method.upper(), *request))
+
+    assert not surprises, "\n".join(surprises[:20])
+
+
+def nasty_requests(path: str, operation: Any, description: Any) -> Iterator[tuple[str, dict[str, str], Any]]:
+    """A nasty value in each place of a request, while all others are good ones."""
+    parameters = operation.get("parameters", [])
+    good = {one["name"]: good_value(one["name"], one.get("schema", {})) for one in parameters}
+    places = {one["name"]: one["in"] for one in parameters if one["in"] in ("path", "query")}
+
+    def filled(values: dict[str, str]) -> str:
+        names = {name: quote(values[name], safe="") for name in places if places[name] == "path"}
+        return re.sub(r"\{(\w+)\}", lambda found: names[found[1]], path)
+
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    shape = (
+        description["components"]["schemas"].get(content["schema"].get("$ref", "").rpartition("/")[2])
+        if content
+        else {}
+    )
+    fields = {name: good_value(name, one) for name, one in (shape or {}).get("properties", {}).items()}
+    required = {name: fields[name] for name in (shape or {}).get("required", [])}
+    for name in places:
+        for value in NASTY:
+            text = value if isinstance(value, str) else json.dumps(value)
+            if len(text) < 10_000 and (places[name] == "query" or text not in ("", "../..")):
+                values = good | {name: text}
+                yield filled(values), {name: text} if places[name] == "query" else {}, required or None
+    for name in fields:
+        for value in NASTY:
+            yield filled(good), {}, required | {name: value}
+    if content:
+        for value in NASTY:
+            yield filled(good), {}, value
+
+
+def good_value(name: str, schema: Any) -> Any:
+    if name.endswith("_id"):
+        return str(uuid4())
+    known = {"layer": "bronze", "version": "1", "letter_id": "7", "sql": "select 1", "cron": "@hourly", "config": {}}
+    return known.get(name, "default" if name == "namespace" else "nasty")
 
 
 async def test_a_request_id_is_taken_or_made_and_reaches_the_events(user: Client, http: httpx.AsyncClient) -> None:

@@ -12,7 +12,7 @@ from contracts.messages import Message
 from services.gateway.dependencies import Asker, Noted, Page
 from shared import consumers, dead_letters
 
-LetterId = Annotated[int, PathParameter(ge=1, description="The `id` of a dead letter")]
+LetterId = Annotated[int, PathParameter(ge=1, le=2**53, description="The `id` of a dead letter")]
 
 
 class ConsumerLag(Message):
