@@ -2,17 +2,27 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from contracts.messages import Event, Message, Query
 from contracts.names import Name, PipelineName
 from contracts.paging import PageRequest
 from contracts.text import Text
 
-MAX_AGE_DAYS: Final = 36_500
+
+def _within_a_century(days: int) -> int:
+    if days > _CENTURY:
+        raise ValueError(f"{days} days are more than a hundred years")
+    return days
+
+
+_CENTURY: Final = 36_525
+
+Days = Annotated[int, Field(ge=1), AfterValidator(_within_a_century)]
+"""A time in days, a hundred years at the most."""
 
 
 class BucketChanged(Event, subject="bucket.events", outside="the object store"):
@@ -175,7 +185,7 @@ class CreateZone(Query[Zone], subject="ingest.create_zone"):
     description: Text = ""
     owner: Text | None = None
     expected_schema: Text = ""
-    processed_max_age_days: int | None = Field(default=None, ge=1, le=MAX_AGE_DAYS)
+    processed_max_age_days: Days | None = None
     """Days after which archived files are deleted, where `auto_purge` is on."""
     auto_purge: bool = False
 
@@ -195,7 +205,7 @@ class ChangeZone(Query[Zone], subject="ingest.change_zone"):
     description: Text | None = None
     owner: Text | None = None
     expected_schema: Text | None = None
-    processed_max_age_days: int | None = Field(default=None, ge=1, le=MAX_AGE_DAYS)
+    processed_max_age_days: Days | None = None
     auto_purge: bool | None = None
 
 

@@ -12,7 +12,7 @@ from contracts.names import Layer, Name, PipelineName
 from contracts.paging import PageRequest
 from contracts.reports import Severity
 from contracts.runs import PinnedFile
-from contracts.text import Text
+from contracts.text import Number, Text
 
 
 class ZoneReference(Message):
@@ -260,4 +260,4 @@ class FindVersion(Query[PipelineVersion], subject="catalog.find_version"):
     """Show a version of a pipeline; NotFound if there is none of that number, or it is not kept any more."""
 
     pipeline: PipelineName
-    version: int = Field(ge=1, le=2**31 - 1)
+    version: Number = Field(ge=1, le=2**31 - 1)

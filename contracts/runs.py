@@ -10,7 +10,7 @@ from pydantic import Field
 from contracts.messages import Event, Message, Query, derived_id
 from contracts.names import PipelineName
 from contracts.paging import PageRequest
-from contracts.text import Text
+from contracts.text import Number, Text, Values
 
 
 class RunStatus(StrEnum):
@@ -117,14 +117,14 @@ class RunRequested(Event, subject="run.requested"):
     """
 
     pipeline: PipelineName
-    trigger: str = Field(min_length=1, max_length=300, examples=["event:billing"])
+    trigger: Text = Field(min_length=1, max_length=300, examples=["event:billing"])
     """The label of what asked: `manual`, `schedule:<cron>`, `trigger:lz_upload:<ns>/<zone>`, `event:<source>` …"""
-    dedupe_key: str | None = Field(default=None, max_length=300)
-    parameters: dict[str, Any] = {}
+    dedupe_key: Text | None = Field(default=None, max_length=300)
+    parameters: Values = {}
     """What `var()` reads in the pipeline."""
     overlap: Overlap = Overlap.QUEUE
     dry_run: bool = False
-    version: int | None = None
+    version: Number | None = None
     """A published version to run; the newest one if not given."""
     pipeline_id: UUID | None = None
     """The pipeline that was meant when the schedule or trigger was made: another one of its name is not run."""
@@ -254,7 +254,7 @@ class RequestRun(Query[RunAccepted], subject="catalog.request_run"):
     """
 
     request: RunRequested
-    idempotency_key: str | None = None
+    idempotency_key: Text | None = None
 
 
 class PinnedFile(Message):

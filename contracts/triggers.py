@@ -10,6 +10,7 @@ from pydantic import Field
 from contracts.messages import Event, Message, Query
 from contracts.names import Layer, Name, PipelineName
 from contracts.paging import PageRequest
+from contracts.text import Values
 
 MAX_COOLDOWN_SECONDS = 366 * 24 * 3600
 
@@ -130,7 +131,7 @@ class CreateTrigger(Query[Trigger], OfPipeline, subject="trigger.create_trigger"
     id: UUID = Field(default_factory=uuid4)
     """The new trigger's id: asking twice makes one."""
     type: TriggerType
-    config: dict[str, Any]
+    config: Values
     enabled: bool = True
     cooldown_seconds: int = Field(default=0, ge=0, le=MAX_COOLDOWN_SECONDS)
 
@@ -146,7 +147,7 @@ class FindTrigger(Query[Trigger], OneTrigger, subject="trigger.find_trigger"):
 class UpdateTrigger(Query[Trigger], OneTrigger, subject="trigger.update_trigger"):
     """Change what is given and leave the rest; disabling a trigger skips the firing that waits."""
 
-    config: dict[str, Any] | None = None
+    config: Values | None = None
     enabled: bool | None = None
     cooldown_seconds: int | None = Field(default=None, ge=0, le=MAX_COOLDOWN_SECONDS)
 
