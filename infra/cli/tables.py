@@ -9,6 +9,10 @@ from rich.text import Text
 from infra.cli.call import COLOURS
 
 
+class Count(int):
+    """A number of things, which is shown with spaces between its thousands."""
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> Table:
     """A plain table; numbers are set right, states in their colour."""
     made = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
@@ -26,10 +30,8 @@ def _cell(value: object) -> Text:
             return Text("–", style="bright_black")
         case bool():
             return Text("yes" if value else "no")
-        case int():
+        case Count():
             return Text(f"{value:,}".replace(",", " "))
-        case float():
-            return Text(f"{value:,.2f}".replace(",", " "))
         case datetime():
             return Text(f"{value.astimezone():%Y-%m-%d %H:%M:%S}")
         case _:

@@ -20,12 +20,17 @@ def zones(
     if call.json:
         call.print_json({"zones": found, "total": len(found)})
         return
-    from infra.cli.tables import size
+    from infra.cli.tables import Count, size
 
     call.print_table(
         ["zone", "files", "size", "description"],
         [
-            (f"{zone['namespace']}/{zone['name']}", zone["file_count"], size(zone["total_bytes"]), zone["description"])
+            (
+                f"{zone['namespace']}/{zone['name']}",
+                Count(zone["file_count"]),
+                size(zone["total_bytes"]),
+                zone["description"],
+            )
             for zone in found
         ],
         empty="There is no landing zone.",

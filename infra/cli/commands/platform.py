@@ -103,11 +103,17 @@ def _show_status(call: Call, health: dict[str, Any], consumers: list[dict[str, A
         ],
     )
     if consumers:
+        from infra.cli.tables import Count
+
         call.say("")
         call.print_table(
             ["hears", "consumer", "waiting", "working", "again"],
             [
-                (lag["subject"], lag["consumer"], lag["pending"], lag["ack_pending"], lag["redelivered"])
+                (
+                    lag["subject"],
+                    lag["consumer"],
+                    *(Count(lag[name]) for name in ("pending", "ack_pending", "redelivered")),
+                )
                 for lag in consumers
             ],
         )
@@ -148,7 +154,7 @@ def _failures_explained() -> Iterator[None]:
     except ValidationError as error:
         raise Failure(f"settings: {'; '.join(_field(problem) for problem in error.errors())}") from error
     except OSError as error:
-        raise Failure(str(error)) from error
+        raise Failure(str(error) or repr(error)) from error
 
 
 def _field(problem: Any) -> str:

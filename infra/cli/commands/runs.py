@@ -62,7 +62,7 @@ def runs(
     if call.json:
         call.print_json(page)
         return
-    from infra.cli.tables import duration, moment
+    from infra.cli.tables import Count, duration, moment
 
     call.print_table(
         ["run", "pipeline", "status", "trigger", "created", "took", "rows"],
@@ -74,7 +74,7 @@ def runs(
                 found["trigger"],
                 moment(found["created_at"]),
                 duration(found["duration_ms"]),
-                found["rows_written"],
+                Count(found["rows_written"]),
             )
             for found in page["runs"]
         ],
@@ -195,9 +195,19 @@ def _print_phase(call: Call, phase: dict[str, Any]) -> None:
 def _print_quality(call: Call, results: list[dict[str, Any]]) -> None:
     if not results:
         return
+    from infra.cli.tables import Count
+
     call.print_table(
         ["test", "severity", "status", "violations"],
-        [(result["name"], result["severity"], result["status"], result["value"]) for result in results],
+        [
+            (
+                result["name"],
+                result["severity"],
+                result["status"],
+                None if result["value"] is None else Count(result["value"]),
+            )
+            for result in results
+        ],
     )
 
 

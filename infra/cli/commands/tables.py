@@ -28,14 +28,14 @@ def tables(
     if call.json:
         call.print_json({"tables": found, "total": len(found)})
         return
-    from infra.cli.tables import moment, size
+    from infra.cli.tables import Count, moment, size
 
     call.print_table(
         ["table", "rows", "size", "changed"],
         [
             (
                 f"{table['namespace']}.{table['layer']}.{table['name']}",
-                table["row_count"],
+                Count(table["row_count"]),
                 size(table["size_bytes"]),
                 moment(table["updated_at"]),
             )

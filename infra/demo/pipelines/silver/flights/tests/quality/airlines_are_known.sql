@@ -1,0 +1,5 @@
+-- @severity: error
+-- @description: Every carrier has a name
+select distinct carrier
+from {{ this }}
+where airline is null

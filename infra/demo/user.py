@@ -1,0 +1,101 @@
+"""A user of a platform: HTTP for all that is asked, S3 for files, and nothing that is not public."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+
+from infra.cli.api import Api
+from infra.cli.folder import read_folder
+from infra.cli.push import Pushed, ensure_namespaces, publish, push_draft
+from infra.connection import Connection
+from infra.demo.flights import File
+from shared.errors import Internal
+from shared.object_store import ObjectStore, object_store
+from shared.settings import S3Key, Settings
+
+
+class User:
+    """Somebody with the connection of a platform and a namespace on it."""
+
+    def __init__(self, connection: Connection, http: httpx.AsyncClient, bucket: ObjectStore, namespace: str) -> None:
+        self.namespace = namespace
+        self._connection = connection
+        self._http = http
+        self._bucket = bucket
+
+    async def get(self, path: str, **parameters: Any) -> Any:
+        """GET below `/api/v1`."""
+        return _checked(await self._http.get(path, params=parameters)).json()
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """POST below `/api/v1`."""
+        return _checked(await self._http.post(path, json=body)).json()
+
+    async def query(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query; tables are `layer.name`."""
+        answer = await self.post("/query", {"sql": sql, "namespace": self.namespace})
+        rows: list[dict[str, Any]] = answer["rows"]
+        return rows
+
+    async def number(self, sql: str) -> int:
+        """The one number that a query gives."""
+        [row] = await self.query(sql)
+        [value] = row.values()
+        return int(value)
+
+    async def push(self, folder: Path) -> list[Pushed]:
+        """Bring a folder of pipelines and publish them, as `rat push --publish` does."""
+        return await asyncio.to_thread(self._push, folder)
+
+    def _push(self, folder: Path) -> list[Pushed]:
+        api = Api(self._connection.url, self._connection.token)
+        pipelines = read_folder(folder, self.namespace)
+        ensure_namespaces(api, pipelines)
+        return [publish(api, pipeline, push_draft(api, pipeline, prune=False)) for pipeline in pipelines]
+
+    async def trigger(self, woken: str, kind: str, cooldown_seconds: int = 0, **config: str) -> None:
+        """Let a pipeline, `layer.name`, be run by what happens."""
+        path = f"/pipelines/{self.namespace}/{woken.replace('.', '/')}/triggers"
+        body = {"type": kind, "config": {"namespace": self.namespace, **config}, "cooldown_seconds": cooldown_seconds}
+        await self.post(path, body)
+
+    async def upload(self, file: File) -> None:
+        """Deliver a file through HTTP."""
+        path = f"/landing-zones/{self.namespace}/{file.zone}/files"
+        _checked(await self._http.post(path, files={"file": (file.name, file.content, "text/csv")}))
+
+    async def drop(self, file: File) -> None:
+        """Deliver a file straight into the bucket."""
+        await self._bucket.put(f"{self.namespace}/landing/{file.zone}/{file.name}", file.content)
+
+
+@asynccontextmanager
+async def user_of(connection: Connection, namespace: str) -> AsyncIterator[User]:
+    """Connect to a platform as somebody outside."""
+    key = S3Key(access_key_id=connection.s3.access_key_id, secret_access_key=SecretStr(connection.s3.secret_access_key))
+    store = Settings(
+        s3_endpoint=connection.s3.endpoint,
+        s3_region=connection.s3.region,
+        s3_bucket=connection.s3.bucket,
+        s3_keys={"uploader": key},
+    )
+    headers = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
+    base = f"{connection.url}/api/v1"
+    async with (
+        httpx.AsyncClient(base_url=base, headers=headers, timeout=60, trust_env=False) as http,
+        object_store(store, "uploader") as bucket,
+    ):
+        yield User(connection, http, bucket, namespace)
+
+
+def _checked(answer: httpx.Response) -> httpx.Response:
+    if not answer.is_success:
+        raise Internal(
+            f"{answer.request.method} {answer.request.url.path} answered {answer.status_code}: {answer.text}"
+        )
+    return answer

@@ -1,0 +1,154 @@
+"""Hears the platform's events as any NATS client can, and knows when nothing more is to come."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+from uuid import UUID
+
+import nats
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from contracts.landing import FileLanded
+from contracts.messages import Event
+from contracts.runs import RunFinished, RunProgressed, RunRejected, RunStarted, RunStatus
+from contracts.tables import TableChanged
+from contracts.triggers import Decision, TriggerDecided
+from infra.connection import Connection
+from shared.errors import TimedOut
+
+E = TypeVar("E", bound=Event)
+
+HEARD: Final[dict[str, type[Event]]] = {
+    event.subject: event
+    for event in (FileLanded, TriggerDecided, RunStarted, RunProgressed, RunFinished, RunRejected, TableChanged)
+}
+_STREAM: Final = "EVENTS"
+_PATIENCE_SECONDS: Final = 60.0
+
+
+class Watch:
+    """All that was heard so far, and what it tells of what is still to come."""
+
+    def __init__(self, followers: dict[str, int]) -> None:
+        self.heard: list[Event] = []
+        self._followers = followers
+        self._arrival = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    def take(self, event: Event) -> None:
+        """Note an event."""
+        self.heard.append(event)
+        self._arrival.set()
+
+    def fail(self, failure: BaseException) -> None:
+        """Note that nothing is heard any more, and why."""
+        self._failure = failure
+        self._arrival.set()
+
+    def of(self, kind: type[E], since: int = 0) -> list[E]:
+        """The events of a kind, from the place `since` in what was heard on."""
+        return [event for event in self.heard[since:] if isinstance(event, kind)]
+
+    async def until_settled(self, *, since: int, files: int) -> None:
+        """Wait until so many files have landed since then, and every run that they led to has ended.
+
+        `TimedOut` says what is missing after a minute.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while missing := self._missing(since, files):
+            if self._failure is not None:
+                raise self._failure
+            self._arrival.clear()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._arrival.wait()
+            except TimeoutError:
+                raise TimedOut(f"after {_PATIENCE_SECONDS:g} s there is still no {missing}") from None
+
+    def _missing(self, since: int, files: int) -> str | None:
+        landed = self.of(FileLanded, since)
+        if len(landed) < files:
+            return f"file.landed for {files - len(landed)} of {files} files"
+        decisions = self.of(TriggerDecided, since)
+        wanted = {file.event_id: 1 for file in landed} | {
+            run.event_id: self._followers.get(run.pipeline.partition(".")[2], 0)
+            for run in self.of(RunFinished, since)
+            if run.status == RunStatus.SUCCESS
+        }
+        for cause, count in wanted.items():
+            if sum(decision.cause_id == cause for decision in decisions) < count:
+                return f"decision of a trigger on event {cause}"
+        ended: set[UUID] = {run.run_id for run in self.of(RunFinished)} | {run.run_id for run in self.of(RunRejected)}
+        for decision in decisions:
+            # What joins a run that waits adds none; the decision that made it wait names the run.
+            if decision.decision in (Decision.FIRED, Decision.DEFERRED) and decision.run_id not in ended:
+                return f"end of run {decision.run_id} of {decision.pipeline}"
+        return None
+
+
+@asynccontextmanager
+async def watching(
+    connection: Connection, namespace: str, followers: dict[str, int], show: Callable[[Event], None]
+) -> AsyncIterator[Watch]:
+    """Hear what happens in a namespace from now on; each event is shown as it arrives.
+
+    `followers` says how many triggers a success of a pipeline (`layer.name`) is heard by.
+    """
+    user = connection.nats.subscriber
+    client = await nats.connect(connection.nats.url, user=user.user, password=user.password)
+    try:
+        jetstream = client.jetstream()
+        config = ConsumerConfig(
+            filter_subjects=list(HEARD),
+            deliver_policy=DeliverPolicy.NEW,
+            ack_policy=AckPolicy.NONE,
+            mem_storage=True,
+            inactive_threshold=60.0,
+        )
+        consumer = await jetstream.add_consumer(_STREAM, config)
+        watch = Watch(followers)
+        hearing = asyncio.create_task(_hear(jetstream, consumer.name, namespace, watch, show))
+        hearing.add_done_callback(lambda task: None if task.cancelled() else watch.fail(task.exception() or EOFError()))
+        try:
+            yield watch
+        finally:
+            hearing.cancel()
+            await asyncio.wait([hearing])
+    finally:
+        await client.close()
+
+
+async def _hear(
+    jetstream: JetStreamContext, consumer: str, namespace: str, watch: Watch, show: Callable[[Event], None]
+) -> None:
+    subscription = await jetstream.pull_subscribe_bind(consumer=consumer, stream=_STREAM)
+    ours: set[UUID] = set()
+    while True:
+        try:
+            messages = await subscription.fetch(50, timeout=5)
+        except TimeoutError:  # nats.errors.TimeoutError is one
+            continue
+        for message in messages:
+            event = HEARD[message.subject].model_validate_json(message.data)
+            if _is_of(event, namespace, ours):
+                watch.take(event)
+                show(event)
+
+
+def _is_of(event: Event, namespace: str, runs: set[UUID]) -> bool:
+    """Whether an event belongs to the namespace; `runs` keeps which runs do."""
+    match event:
+        case FileLanded() | TableChanged():
+            return event.namespace == namespace
+        case RunProgressed():
+            return event.run_id in runs and event.phase is not None
+        case RunStarted() | RunFinished() | TriggerDecided() | RunRejected():
+            is_ours = event.pipeline.startswith(f"{namespace}.")
+            if is_ours and event.run_id is not None:
+                runs.add(event.run_id)
+            return is_ours
+        case _:
+            return False
