@@ -277,16 +277,17 @@ class Bus:
     async def ask(self, query: Query[A], *, timeout: float = QUERY_TIMEOUT_SECONDS) -> A:
         """Ask and wait for the answer; the answering service's error is raised here as the same class.
 
-        `Unavailable` when nobody answers.
+        `Unavailable` when nobody answers, `Invalid` for a question larger than a message may be.
         """
+        body = query.model_dump_json().encode()
+        if len(body) > MAX_MESSAGE_BYTES:
+            raise Invalid(f"a request of {len(body)} bytes is larger than a message may be ({MAX_MESSAGE_BYTES})")
         headers = {"content-type": "application/json"}
         if (current := correlation_id.get()) is not None:
             headers["correlation_id"] = current
         service = query.address().partition(".")[0]
         try:
-            reply = await self.connection.request(
-                query.address(), query.model_dump_json().encode(), timeout=timeout, headers=headers
-            )
+            reply = await self.connection.request(query.address(), body, timeout=timeout, headers=headers)
         except nats.errors.NoRespondersError as error:
             raise Unavailable(f"no {service} service is running") from error
         except (TimeoutError, nats.errors.TimeoutError) as error:

@@ -109,9 +109,7 @@ def _reference(node: dict[str, Any], namespace: str) -> Reference | Problem | bo
         return Reference(Qualified(catalog or namespace, schema, name), written, position or 0)
     if any(character in name for character in "./\\:*"):
         # DuckDB would take it for the name of a file.
-        return Problem(
-            f'Catalog Error: Table with name {name} does not exist! Tables are named "layer.table".', position
-        )
+        return Problem(f"Catalog Error: Table with name {name} does not exist! A query reads no files.", position)
     return name in _LISTING_VIEWS
 
 
