@@ -27,7 +27,10 @@ async def platform(data: Path, *, port: int) -> AsyncIterator[Connection]:
 
     A port of 0 becomes a free one. Meanwhile `connection.json` in the directory tells others where it is.
     """
+    # The servers need longer to start than the services to be imported.
+    loading = asyncio.get_running_loop().run_in_executor(None, _load_services)
     async with embedded(data, gateway_port=port) as stack:
+        await loading
         # Left behind by one that was killed.
         (stack.directory / FILE_NAME).unlink(missing_ok=True)
         async with serving(SERVICES, stack.settings) as running:
@@ -35,6 +38,11 @@ async def platform(data: Path, *, port: int) -> AsyncIterator[Connection]:
             await _until_ready(connection.url)
             with _announced(connection, stack.directory):
                 yield connection
+
+
+def _load_services() -> None:
+    for service in SERVICES.values():
+        service.load()
 
 
 async def _until_ready(url: str) -> None:
