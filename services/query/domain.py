@@ -101,15 +101,15 @@ def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
 
 def _reference(node: dict[str, Any], namespace: str) -> Reference | Problem | bool:
     catalog, schema, name = (node[part].lower() for part in ("catalog_name", "schema_name", "table_name"))
+    written = ".".join(part for part in (catalog, schema, name) if part)
     position = _position(node)
+    if any(character in part for part in (catalog, schema, name) for character in "./\\:*"):
+        # DuckDB would take it for the name of a file.
+        return Problem(f"Catalog Error: Table with name {written} does not exist! A query reads no files.", position)
     if schema in _LISTING_SCHEMAS:
         return True
     if schema:
-        written = ".".join(part for part in (catalog, schema, name) if part)
         return Reference(Qualified(catalog or namespace, schema, name), written, position or 0)
-    if any(character in name for character in "./\\:*"):
-        # DuckDB would take it for the name of a file.
-        return Problem(f"Catalog Error: Table with name {name} does not exist! A query reads no files.", position)
     return name in _LISTING_VIEWS
 
 

@@ -101,6 +101,8 @@ def test_who_asks_which_tables_there_are_is_seen(sql):
         ("from '/etc/passwd'", "reads no files"),
         ("from 'a.csv'", "reads no files"),
         ("from 's3:x'", "reads no files"),
+        ('from information_schema."a.csv"', "reads no files"),
+        ('from "s3://rat/x".bronze.parquet', "reads no files"),
         ("selec 1", "syntax error"),
         (f"select {'1+' * 2000}1", "Max expression depth"),
     ],
