@@ -1,0 +1,37 @@
+"""The query service as a process of its own."""
+
+import asyncio
+from pathlib import Path
+
+import psutil
+
+from contracts.tables import RunSql
+from infra.embedded.stack import Stack
+from shared.bus import connect
+from shared.lakehouse.connect import lakehouse
+from tests.processes import ServiceProcess, separate
+from tests.waiting import eventually
+
+
+async def test_no_worker_outlives_its_service(stack: Stack, tmp_path: Path) -> None:
+    bus = connect(stack.settings, "gateway")
+    async with (
+        lakehouse(stack.settings, "runner"),
+        bus.running(),
+        separate(stack.settings, "query", logs=tmp_path) as [service],
+    ):
+        [worker] = await eventually(lambda: workers_of(service), within=30)
+        endless = RunSql(
+            sql="select count(*) from range(1000000) a, range(1000000) b", inbox=bus.connection.new_inbox()
+        )
+        asking_in_vain = asyncio.create_task(bus.ask(endless, timeout=30))
+        await eventually(lambda: worker.cpu_percent() > 50)
+
+        await service.kill()
+
+        await eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+        asking_in_vain.cancel()
+
+
+def workers_of(service: ServiceProcess) -> list[psutil.Process]:
+    return [child for child in service.children() if "services.query.worker" in child.cmdline()]
