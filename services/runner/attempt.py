@@ -135,8 +135,15 @@ class AttemptWork:
                 return await end_as_found(self.resources.objects, self._pipeline, merged)
             case Fail():
                 return await self._fail(step)
-            case _:
-                self.journal.log(_told(step, self.attempt.attempt))
+            case Stop():
+                # Whoever made a newer attempt may have looked for our branch before it was there.
+                await self._close_own_branch()
+                return step
+            case ClaimAgain():
+                self.journal.log(
+                    f"attempt {self.attempt.attempt} ends ({step.reason}),"
+                    f" the next one follows in {step.pause_seconds:g} s"
+                )
                 return step
 
     async def _step(self) -> Step:
@@ -163,8 +170,10 @@ class AttemptWork:
         except RatError as error:
             kind, message = FailureKind.TRANSIENT, error.message
         self.failure = kind
-        self.journal.log(f"{kind}: {message}")
-        return domain.after_failure(kind, message, self.attempt, self.patience)
+        step = domain.after_failure(kind, message, self.attempt, self.patience)
+        if not isinstance(step, Fail):
+            self.journal.log(f"{kind}: {message}", level="warning")
+        return step
 
     # Working
 
@@ -288,6 +297,7 @@ class AttemptWork:
         if merged := await lakehouse.find_merge(attempt.run_id, attempt.head):
             raise Halted(FoundOnMain(merged))
         self._say_phase("branch", began, branch=self._branch, base=self._base)
+        self.journal.log(f"attempt {attempt.attempt} works on branch {self._branch}, made from snapshot {self._base}")
 
     async def _close_older_branches(self) -> None:
         if self.attempt.attempt == 1:
@@ -401,7 +411,7 @@ class AttemptWork:
         merged = await close_and_look(self.resources.lakehouse, attempt.run_id, attempt.attempt, attempt.head)
         if merged is not None:
             return await end_as_found(self.resources.objects, self._pipeline, merged)
-        self.journal.log(f"{fail.status}: {fail.error}")
+        self.journal.log(f"{fail.status} ({fail.kind}): {fail.error}", level="error")
         kept = self._report(fail.status, fail)
         await patiently("report", lambda: self._keep_report(kept))
         return report.finished(kept, merged=None, lines=self.journal.lines)
@@ -464,15 +474,14 @@ class AttemptWork:
 
 async def _cancelled(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancel what is still going on, and wait until it is over."""
-    going_on = [task for task in tasks if task is not None]
-    for task in going_on:
-        task.cancel()
-    await asyncio.gather(*going_on, return_exceptions=True)
-
-
-def _told(step: ClaimAgain | Stop, attempt: int) -> str:
-    match step:
-        case Stop():
-            return f"attempt {attempt} stops: it is not the newest"
-        case ClaimAgain(reason, pause):
-            return f"attempt {attempt} ends ({reason}); the next one follows in {pause:g} s"
+    all_of_them = {task for task in tasks if task is not None}
+    running = all_of_them
+    while running:
+        for task in running:
+            task.cancel()
+        # A library under the task may lose the cancellation at the end of a wait: it is repeated.
+        _, running = await asyncio.wait(running, timeout=0.2)
+    for task in all_of_them:
+        if not task.cancelled():
+            # What it raised was dealt with where it was waited for; looking at it keeps asyncio from complaining.
+            task.exception()

@@ -1,8 +1,8 @@
 """How a run ends: what could still merge is closed, main is looked at, and only then is anything said."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -75,11 +75,15 @@ async def patiently(what: str, do: Callable[[], Awaitable[T]]) -> T:
         outages += 1
 
 
-async def unbroken(work: Awaitable[T]) -> T:
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     """Wait for something that must not be left in the middle: whoever cancels waits for its end, too."""
-    task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
+    task = asyncio.create_task(work)
+    is_cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            is_cancelled = True
+    if is_cancelled:
+        raise asyncio.CancelledError
+    return task.result()

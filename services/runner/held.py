@@ -14,6 +14,7 @@ from contracts.runs import (
     ClaimReason,
     ClaimRun,
     EndRun,
+    LogLine,
     Over,
     RunProgressed,
     RunQueued,
@@ -24,7 +25,7 @@ from services.runner.attempt import AttemptWork, Resources
 from services.runner.domain import ClaimAgain, Forget, OrderedEnd, Patience, Stop
 from services.runner.ending import UNREACHABLE, end_as_ordered, patiently
 from services.runner.journal import journal
-from shared.background import happens
+from shared.background import end, happens
 from shared.bus import Lease
 from shared.errors import RatError
 
@@ -44,6 +45,7 @@ class HeldRun:
     _patience: Patience = field(default_factory=Patience)
     _claims: int = 0
     _attempt: int | None = None
+    _lines: list[LogLine] = field(default_factory=list)
 
     async def carry_out(self) -> None:
         """Claim and work until the run ends, or somebody else has it."""
@@ -72,10 +74,10 @@ class HeldRun:
 
     async def _work(self, attempt: Attempt) -> ClaimAgain | None:
         """Work on an attempt to its end; None if it was the run's, too, or nothing is to be done about it."""
-        async with journal(self.resources.bus, attempt.run_id, attempt.attempt) as telling:
+        async with journal(self.resources.bus, attempt.run_id, attempt.attempt, self._lines) as telling:
             work = AttemptWork(self.resources, attempt, telling, self.cancelled, self._patience)
             ended = await work.carry_out()
-            self._patience = work.patience_left
+            self._patience, self._lines = work.patience_left, telling.lines
             match ended:
                 case AttemptFinished():
                     await telling.told()
@@ -124,18 +126,16 @@ class HeldRun:
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end({task})
 
     async def _keep_alive(self) -> None:
         """Renew the lease, and tell catalog that the attempt goes on."""
         settings = self.resources.settings
-        heard_at = perf_counter()
+        told_at = perf_counter()
         while True:
             await asyncio.sleep(min(settings.run_lease_seconds / 3, settings.run_heartbeat_seconds))
             await self.lease.renew()
-            if self._attempt and perf_counter() - heard_at >= settings.run_heartbeat_seconds:
-                heard_at = perf_counter()
+            if self._attempt and perf_counter() - told_at >= settings.run_heartbeat_seconds:
+                told_at = perf_counter()
                 with suppress(RatError):
                     await self.resources.bus.publish(RunProgressed(run_id=self.queued.run_id, attempt=self._attempt))

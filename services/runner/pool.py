@@ -17,6 +17,7 @@ import structlog
 
 from contracts.messages import Message
 from services.runner.frames import FromProcess, Ready, SetUp, frame, read_from_process
+from shared.errors import Unavailable
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -97,7 +98,8 @@ class Pool:
         self._warm: list[asyncio.Task[Process]] = []
         self._watchers: set[asyncio.Task[None]] = set()
         self._folder = Path(tempfile.mkdtemp(prefix="rat-runner-", dir=settings.spill_directory))
-        self.threads = max(1, (os.cpu_count() or 1) // settings.runner_workers)
+        # A run that is alone has the whole machine; those that are not share it as the system sees fit.
+        self.threads = os.cpu_count() or 1
         self.memory_limit_bytes = int(psutil.virtual_memory().total * _SHARE_OF_MEMORY / settings.runner_workers)
         self._size = settings.runner_workers
         self._lent = 0
@@ -107,7 +109,7 @@ class Pool:
     async def process(self) -> AsyncIterator[Process]:
         """Lend a process; it is used again if it is still good when the block is left, and replaced if it is not.
 
-        Whoever leaves the block early, while the process still works, kills it.
+        Whoever leaves the block early, while the process still works, kills it. `Unavailable` when none starts.
         """
         self._lent += 1
         try:
@@ -174,7 +176,7 @@ class Pool:
         """Replace a process that dies while it waits for work."""
         try:
             process = await asyncio.shield(warm)
-        except (OSError, ProcessLost) as error:
+        except (OSError, Unavailable) as error:
             log.warning("a process of the pool could not be started", error=str(error))
             await asyncio.sleep(1)
             if warm in self._warm:
@@ -213,6 +215,9 @@ class Pool:
                 )
             )
             ready = await process.receive()
+        except ProcessLost as error:
+            await process.kill()
+            raise Unavailable(f"no process could be started for the run: {error}") from error
         except BaseException:
             await asyncio.shield(process.kill())
             raise

@@ -9,6 +9,7 @@ from contracts.runs import AttemptFinished, EndRun, LogLine, Phase, QualityCount
 from shared.lakehouse.port import Merged
 
 LAST_LOG_LINES: Final = 100
+LAST_LOG_BYTES: Final = 100_000
 LONGEST_LINE: Final = 500
 LONGEST_ERROR: Final = 8000
 
@@ -47,10 +48,21 @@ def finished(
         merged_at=None if merged is None else merged.at,
         report_key=report_key(pipeline, report.run_id, report.attempt),
         logs_key=report.logs_key,
-        last_log_lines=[
-            line.model_copy(update={"message": line.message[:LONGEST_LINE]}) for line in lines[-LAST_LOG_LINES:]
-        ],
+        last_log_lines=last_lines(lines),
     )
+
+
+def last_lines(lines: Sequence[LogLine]) -> list[LogLine]:
+    """The end of a log, as much of it as an event takes."""
+    kept: list[LogLine] = []
+    size = 0
+    for line in reversed(lines[-LAST_LOG_LINES:]):
+        short = line.model_copy(update={"message": line.message[:LONGEST_LINE]})
+        size += len(short.model_dump_json().encode())
+        if size > LAST_LOG_BYTES:
+            break
+        kept.append(short)
+    return kept[::-1]
 
 
 def ended(order: EndRun) -> AttemptFinished:

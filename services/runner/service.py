@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from services.runner.frames import Validated, ValidationOrder
 from services.runner.held import HeldRun
 from services.runner.pool import ProcessLost, pool
 from services.runner.problems import AuthorError
-from shared.background import background
+from shared.background import background, end, every
 from shared.bus import Bus, Lease, Taker, connect
 from shared.errors import Unavailable
 from shared.lakehouse.connect import lakehouse
@@ -28,6 +29,8 @@ from shared.settings import Settings
 log = structlog.get_logger()
 
 _VALIDATION_SECONDS: Final = 20.0
+_SWEEP_SECONDS: Final = 3600.0
+_BRANCHES_KEPT: Final = timedelta(hours=24)
 _GRACE_SECONDS: Final = 3.0
 """How long runs may go on when the runner is told to stop; most are over by then."""
 
@@ -37,8 +40,11 @@ class Runner:
     """The runs that this runner holds, and what it works on them with."""
 
     resources: Resources
+    free: asyncio.Semaphore
+    """A place for each worker."""
     name: str = field(default_factory=lambda: uuid4().hex)
     held: set[HeldRun] = field(default_factory=set)
+    working: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def cancel_run(self, event: RunCancel) -> None:
         """Stop working on a run that is not wanted any more."""
@@ -61,19 +67,28 @@ class Runner:
         assert isinstance(answer, Validated), f"a validation was answered by {answer.type}"
         return answer.validation
 
+    async def sweep_branches(self) -> None:
+        """Forget the branches of runs that ended long ago; until then they can be looked at."""
+        swept = await self.resources.lakehouse.sweep_branches(_BRANCHES_KEPT)
+        if swept:
+            log.info("branches swept", branches=len(swept))
+
     async def take_runs(self, taker: Taker) -> None:
         """Take a run whenever a worker is free, for as long as the runner lives."""
-        free = asyncio.Semaphore(self.resources.settings.runner_workers)
-        working: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                await free.acquire()
-                task = asyncio.create_task(self._hold(await taker.take()))
-                working.add(task)
-                task.add_done_callback(working.discard)
-                task.add_done_callback(lambda _: free.release())
-        finally:
-            await _let_finish(working)
+        while True:
+            await self.free.acquire()
+            try:
+                lease = await taker.take()
+            except BaseException:
+                self.free.release()
+                raise
+            task = asyncio.create_task(self._hold(lease))
+            self.working.add(task)
+            task.add_done_callback(self._release)
+
+    def _release(self, task: asyncio.Task[None]) -> None:
+        self.working.discard(task)
+        self.free.release()
 
     async def _hold(self, lease: Lease) -> None:
         assert isinstance(lease.event, RunQueued), "nothing else is taken"
@@ -108,20 +123,24 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
         object_store(settings, "runner") as objects,
         pool(settings) as processes,
     ):
-        runner = Runner(Resources(bus, tables, objects, Code(objects), processes, settings))
+        resources = Resources(bus, tables, objects, Code(objects), processes, settings)
+        runner = Runner(resources, asyncio.Semaphore(settings.runner_workers))
         taker = wire(bus, runner)
         bus.check("lakehouse", tables.head)
-        async with bus.running(), background(lambda: runner.take_runs(taker)):
+        jobs = (lambda: runner.take_runs(taker), lambda: every(_SWEEP_SECONDS, runner.sweep_branches))
+        async with bus.running(), _finishing(runner), background(*jobs):
             yield
 
 
-async def _let_finish(working: set[asyncio.Task[None]]) -> None:
-    """Give what goes on a short while, then end it: its message goes to another runner at once."""
-    if working:
-        await asyncio.wait(working, timeout=_GRACE_SECONDS)
-    for task in list(working):
-        task.cancel()
-    await asyncio.gather(*working, return_exceptions=True)
+@asynccontextmanager
+async def _finishing(runner: Runner) -> AsyncIterator[None]:
+    """Give what goes on a short while at the end, then break it off: its message goes to another runner at once."""
+    try:
+        yield
+    finally:
+        if runner.working:
+            await asyncio.wait(runner.working, timeout=_GRACE_SECONDS)
+        await end(set(runner.working))
 
 
 def _unreadable(error: AuthorError) -> Validation:

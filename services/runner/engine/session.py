@@ -14,14 +14,10 @@ from services.runner.problems import Problem, WorkFailed
 from shared import duckdb_engine
 from shared.settings import Settings
 
-_UNREACHABLE: Final = re.compile(
-    r"could not (establish connection|connect|resolve)|connection (refused|reset|closed|error)|failed to connect"
-    r"|connection timed out|server returned nothing|couldn'?t connect",
-    re.IGNORECASE,
-)
-_REFUSED_FOR_NOW: Final = re.compile(
-    r"\bHTTP (5\d\d|429|408)\b|\b(5\d\d|429|408) \(|SlowDown|time-?out|timed out", re.IGNORECASE
-)
+_UNANSWERED: Final = re.compile(r"(.*) error for HTTP [A-Z]+ to ")
+"""A request without an answer, as libcurl puts it: refused, reset, timed out."""
+_TIMED_OUT: Final = "Timeout was reached"
+_REFUSED_FOR_NOW: Final = re.compile(r"\bHTTP (5\d\d|429|408)\b|\(HTTP code (5\d\d|429|408)\)|SlowDown")
 
 
 def open_connection(settings: Settings, *, threads: int, spill_directory: str) -> duckdb.DuckDBPyConnection:
@@ -82,8 +78,8 @@ def kind_of(error: duckdb.Error, message: str) -> FailureKind:
     match error:
         case duckdb.OutOfMemoryException():
             return FailureKind.MEMORY
-        case duckdb.HTTPException() | duckdb.IOException() if _UNREACHABLE.search(message):
-            return FailureKind.UNAVAILABLE
+        case duckdb.HTTPException() | duckdb.IOException() if found := _UNANSWERED.search(message):
+            return FailureKind.TRANSIENT if _TIMED_OUT in found[1] else FailureKind.UNAVAILABLE
         case duckdb.HTTPException() | duckdb.IOException() if _REFUSED_FOR_NOW.search(message):
             return FailureKind.TRANSIENT
         case duckdb.InternalException() | duckdb.FatalException() | duckdb.InterruptException():
