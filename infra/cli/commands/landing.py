@@ -42,7 +42,9 @@ def upload(
     call: Call,
     zone: Annotated[str, typer.Argument(metavar="ZONE", help="`namespace/zone`, or a zone of `default`.")],
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, readable=True)],
-    create: Annotated[bool, typer.Option("--create", help="Make the zone if there is none of that name.")] = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="Make the zone, and its namespace, if there is none.")
+    ] = False,
 ) -> None:
     """Put files into a landing zone.
 
@@ -74,6 +76,9 @@ def _ensure_zone(call: Call, namespace: str, name: str, *, create: bool) -> None
             raise Failure(
                 f"there is no landing zone {namespace}/{name}; --create makes it", ExitCode.NOT_FOUND
             ) from None
+        namespaces = {known["name"] for known in call.api.entries("/namespaces", "namespaces")}
+        if namespace not in namespaces:
+            call.api.post("/namespaces", {"name": namespace})
         call.api.post("/landing-zones", {"namespace": namespace, "name": name})
         call.say(f"[green]✓[/] landing zone {namespace}/{name} made")
 
