@@ -14,6 +14,7 @@ from contracts.pipelines import ValidatePipeline
 from contracts.runs import CheckAttempt, ErrorKind, RunStatus
 from infra.embedded.stack import Stack
 from services.catalog.runs import domain
+from services.runner.domain import MAX_LOST_PROCESSES
 from services.runner.service import serve
 from shared.settings import Settings
 from tests.running import RunOf, Surroundings, surroundings, table_name
@@ -411,19 +412,17 @@ async def test_a_process_that_is_killed_is_followed_by_the_next_attempt(around: 
 
 
 async def test_a_run_that_kills_its_processes_ends(around: Surroundings) -> None:
-    async def kill(query: CheckAttempt) -> None:
-        if query.run_id == run.id:
-            for process in _processes():
-                process.kill()
-
-    around.before_check = kill
     run = await around.request(SLOW, parameters={"n": 10**9})
-    run.state = domain.replace(run.state, head="0")
+    for attempt in range(1, MAX_LOST_PROCESSES + 1):
+        await eventually(lambda wanted=attempt: ("compile", wanted) in _phases_of_attempts(run), within=30)
+        for process in _processes():
+            process.kill()
     ended = await around.finished(run, within=60)
-    around.before_check = None
 
     assert ended.error_kind is ErrorKind.UNAVAILABLE
-    assert "5 processes in a row were lost" in (ended.error or "")
+    assert ended.error is not None
+    assert ended.error.startswith("5 processes in a row were lost while they worked on this run")
+    assert any(line.message.startswith("attempt 1 ends (unavailable)") for line in ended.last_log_lines)
 
 
 async def test_a_server_that_dies_is_waited_for(around: Surroundings, stack: Stack) -> None:
@@ -460,6 +459,10 @@ async def test_the_files_of_a_pipeline_are_checked_without_running_them(around: 
 
 def _phases(run: RunOf) -> list[str]:
     return [event.phase.name for event in run.progress if event.phase is not None]
+
+
+def _phases_of_attempts(run: RunOf) -> list[tuple[str, int]]:
+    return [(event.phase.name, event.attempt) for event in run.progress if event.phase is not None]
 
 
 def _processes() -> list[psutil.Process]:
