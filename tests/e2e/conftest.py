@@ -19,7 +19,7 @@ class Platform:
     user: Client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
     """All services, ready to be used."""
     async with (
