@@ -16,7 +16,6 @@ from contracts.reports import Severity
 from services.catalog.code import domain
 from services.catalog.code.domain import Draft, DraftFile
 from services.catalog.code.headers import read_header, with_header
-from services.catalog.code.pages import cursor_after, fitting
 from services.catalog.code.paths import (
     check_prefix,
     code_path,
@@ -26,6 +25,7 @@ from services.catalog.code.paths import (
     listing_prefix,
     name_of_test,
 )
+from services.catalog.pages import cursor_after, fitting
 from shared.errors import Invalid, Unprocessable
 
 ORDERS = Qualified("default", "bronze", "orders")

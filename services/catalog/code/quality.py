@@ -12,9 +12,9 @@ from contracts.quality import CreateQualityTest, ListQualityTests, QualityTest, 
 from services.catalog.code import drafts
 from services.catalog.code.domain import DraftFile
 from services.catalog.code.headers import read_header, with_header
-from services.catalog.code.pages import MAX_PAGE_BYTES, cursor_after, fitting
 from services.catalog.code.paths import CodePath, code_path, file_of_test, name_of_test
 from services.catalog.code.pins import read_draft
+from services.catalog.pages import MAX_PAGE_BYTES, cursor_after, fitting
 from shared.errors import AlreadyExists, Invalid, NotFound
 from shared.object_store import ObjectStore
 

@@ -56,9 +56,9 @@ from contracts.quality import (
 from contracts.tables import DocumentTable, FindTableDocs, ListTableDocs, TableDocs, TableSummaries
 from services.catalog.code import domain, drafts, files, lifecycle, publishing, quality
 from services.catalog.code.lifecycle import OnRemoved
-from services.catalog.code.pages import cursor_after, fitting
 from services.catalog.code.paths import code_path
 from services.catalog.code.store import audit, namespaces, pipelines, tables, versions
+from services.catalog.pages import cursor_after, fitting
 from shared.bus import Bus
 from shared.database import Connection
 from shared.errors import AlreadyExists, NotFound, Unavailable

@@ -15,20 +15,17 @@ from contracts.names import Qualified
 from contracts.reports import AttemptReport
 from contracts.runs import (
     AddressRunLogs,
-    Attempt,
     AttemptFinished,
     AttemptState,
     CancelRun,
     CheckAttempt,
     Claimed,
     ClaimRun,
-    EndRun,
     ErrorKind,
     FindRun,
     FindRunOutcome,
     ListRuns,
     Over,
-    PinnedFile,
     RequestRun,
     Run,
     RunAccepted,
@@ -48,7 +45,9 @@ from contracts.runs import (
 )
 from contracts.tables import TableChanged
 from services.catalog.code.pins import draft_pins
-from services.catalog.runs import domain, store
+from services.catalog.pages import cursor_after, fitting
+from services.catalog.runs import domain, messages
+from services.catalog.runs.store import ends, lists, pipelines, protocol, requests
 from shared.bus import Bus
 from shared.database import Connection, transaction
 from shared.errors import Conflict, NotFound
@@ -73,20 +72,20 @@ class RunsService:
     async def record_requested_run(self, event: RunRequested) -> None:
         """Record the run that somebody asks for, or say why there is none."""
         run_id = run_id_for(event.pipeline, event.dedupe_key or str(event.event_id))
-        if await store.find_request(self.db, run_id) is not None:
+        if await requests.find_request(self.db, run_id) is not None:
             return
         pins = await self._draft_pins(event)
         async with transaction(self.db) as db:
-            pipeline = await store.lock_pipeline(db, event.pipeline)
-            state = await store.pipeline_state(db, pipeline, event.pipeline_id) if pipeline else None
+            pipeline = await pipelines.lock_pipeline(db, event.pipeline)
+            state = await pipelines.pipeline_state(db, pipeline, event.pipeline_id) if pipeline else None
             why_not = domain.rejection(event.pipeline, event.trigger, event.overlap, state)
             pipeline_id = pipeline.id if pipeline else None
-            if not await store.claim_request(
+            if not await requests.claim_request(
                 db, run_id, event, pipeline_id=pipeline_id, body_hash=None, rejection=why_not
             ):
                 return
             if why_not is not None:
-                await emit(db, _rejected(run_id, event, why_not))
+                await emit(db, messages.rejected(run_id, event, why_not))
             elif pipeline is not None:
                 await self._record(db, run_id, event, pipeline, pins)
 
@@ -96,34 +95,34 @@ class RunsService:
         key = f"idempotency:{query.idempotency_key}" if query.idempotency_key else request.dedupe_key
         run_id = run_id_for(request.pipeline, key or str(request.event_id))
         body_hash = _body_hash(request) if query.idempotency_key else None
-        if (known := await store.find_request(self.db, run_id)) is not None:
+        if (known := await requests.find_request(self.db, run_id)) is not None:
             return await self._answer_known(known, body_hash)
         pins = await self._draft_pins(request)
         async with transaction(self.db) as db:
-            pipeline = await store.lock_pipeline(db, request.pipeline)
+            pipeline = await pipelines.lock_pipeline(db, request.pipeline)
             if pipeline is None:
                 raise NotFound(f"there is no pipeline {request.pipeline!r}")
-            state = await store.pipeline_state(db, pipeline, request.pipeline_id)
+            state = await pipelines.pipeline_state(db, pipeline, request.pipeline_id)
             why_not = domain.rejection(request.pipeline, request.trigger, request.overlap, state)
             if why_not is not None:
                 raise Conflict(why_not.message, details={"reason": why_not.reason})
-            if request.version is not None and await store.version_pins(db, pipeline.id, request.version) is None:
+            if request.version is not None and await pipelines.version_pins(db, pipeline.id, request.version) is None:
                 raise NotFound(f"{request.pipeline!r} has no version {request.version}")
-            if await store.claim_request(
+            if await requests.claim_request(
                 db, run_id, request, pipeline_id=pipeline.id, body_hash=body_hash, rejection=None
             ):
                 await self._record(db, run_id, request, pipeline, pins)
                 return RunAccepted(run_id=run_id, status=RunStatus.PENDING)
-        known = await store.find_request(self.db, run_id)
+        known = await requests.find_request(self.db, run_id)
         assert known is not None, "another replica has just recorded it"
         return await self._answer_known(known, body_hash)
 
-    async def _answer_known(self, known: store.KnownRequest, body_hash: str | None) -> RunAccepted:
+    async def _answer_known(self, known: requests.KnownRequest, body_hash: str | None) -> RunAccepted:
         if body_hash != known.body_hash:
             raise Conflict("this Idempotency-Key was used for another request")
         if known.rejection is not None:
             raise Conflict(known.message or known.rejection, details={"reason": known.rejection})
-        run = await store.find(self.db, known.run_id)
+        run = await protocol.find(self.db, known.run_id)
         status = known.terminal_status or (run.state.status if run else RunStatus.PENDING)
         return RunAccepted(run_id=known.run_id, status=status)
 
@@ -131,7 +130,7 @@ class RunsService:
         """The draft as it is when its run is asked for; only a manual run may take it."""
         if request.trigger != domain.MANUAL or request.version is not None:
             return None
-        if await store.is_published(self.db, request.pipeline):
+        if await pipelines.is_published(self.db, request.pipeline):
             return None
         return await draft_pins(self.objects, Qualified.parse(request.pipeline).folder)
 
@@ -140,39 +139,39 @@ class RunsService:
         db: Connection,
         run_id: UUID,
         request: RunRequested,
-        pipeline: store.LockedPipeline,
+        pipeline: pipelines.LockedPipeline,
         pins: Mapping[str, str] | None,
     ) -> None:
         now = utc_now()
-        await store.insert_run(db, run_id, request, pipeline_id=pipeline.id, draft_pins=pins, now=now)
+        await requests.insert_run(db, run_id, request, pipeline_id=pipeline.id, draft_pins=pins, now=now)
         await self._queue_next(db, pipeline, now)
 
-    async def _queue_next(self, db: Connection, pipeline: store.LockedPipeline, now: datetime) -> None:
+    async def _queue_next(self, db: Connection, pipeline: pipelines.LockedPipeline, now: datetime) -> None:
         """Queue the oldest run that waits for its locked pipeline; one that cannot be pinned ends instead."""
-        while (waiting := await store.oldest_waiting(db, pipeline.id)) is not None:
+        while (waiting := await requests.oldest_waiting(db, pipeline.id)) is not None:
             version, pins = await self._pins_of(db, pipeline, waiting)
             if pins:
-                await store.set_queued(db, waiting.id, pins=pins, version=version, now=now)
-                run = await store.find(db, waiting.id)
+                await requests.set_queued(db, waiting.id, pins=pins, version=version, now=now)
+                run = await protocol.find(db, waiting.id)
                 assert run is not None, "it was just queued"
-                await emit(db, _queued(run, run.state.queue_number))
+                await emit(db, messages.queued(run, run.state.queue_number))
                 return
             await self._end_unqueued(db, waiting, version, now)
 
     async def _pins_of(
-        self, db: Connection, pipeline: store.LockedPipeline, waiting: store.WaitingRun
+        self, db: Connection, pipeline: pipelines.LockedPipeline, waiting: requests.WaitingRun
     ) -> tuple[int | None, Mapping[str, str] | None]:
         if waiting.wanted_version is not None:
-            return waiting.wanted_version, await store.version_pins(db, pipeline.id, waiting.wanted_version)
+            return waiting.wanted_version, await pipelines.version_pins(db, pipeline.id, waiting.wanted_version)
         if pipeline.pins:
             return pipeline.version, pipeline.pins
         return None, waiting.draft_pins
 
     async def _end_unqueued(
-        self, db: Connection, waiting: store.WaitingRun, version: int | None, now: datetime
+        self, db: Connection, waiting: requests.WaitingRun, version: int | None, now: datetime
     ) -> None:
         what = f"version {version} is not kept any more" if version is not None else "the pipeline has no files"
-        run = await store.find(db, waiting.id)
+        run = await protocol.find(db, waiting.id)
         assert run is not None, "it waits"
         await self._end(
             db,
@@ -194,7 +193,7 @@ class RunsService:
         """Give a runner the next attempt of a run, tell it to end the run, or send it away."""
         now = utc_now()
         async with transaction(self.db) as db:
-            run = await store.lock(db, query.run_id)
+            run = await protocol.lock(db, query.run_id)
             if run is None:
                 return Claimed(claim=Over())
             claim = domain.Claim(
@@ -202,27 +201,27 @@ class RunsService:
                 reason=query.reason,
                 follows=query.follows,
                 head=query.head,
-                answered_with=await store.attempt_of_claim(db, run.id, query.delivery),
+                answered_with=await protocol.attempt_of_claim(db, run.id, query.delivery),
             )
             match domain.judge_claim(run.state, claim, now, self.limits):
                 case domain.GiveAttempt(state, is_new):
                     if is_new:
                         await self._begin_attempt(db, run, state, query.delivery, now)
-                    return Claimed(claim=_attempt(run, state))
+                    return Claimed(claim=messages.attempt(run, state))
                 case domain.OrderEnd(state, ending):
-                    await store.save(db, run.id, state)
-                    return Claimed(claim=_end_order(run, state, ending))
+                    await protocol.save(db, run.id, state)
+                    return Claimed(claim=messages.end_order(run, state, ending))
                 case domain.RefuseOver():
                     return Claimed(claim=Over())
                 case domain.RefuseSuperseded():
                     return Claimed(claim=Superseded())
 
     async def _begin_attempt(
-        self, db: Connection, run: store.StoredRun, state: domain.RunState, claim: str, now: datetime
+        self, db: Connection, run: protocol.StoredRun, state: domain.RunState, claim: str, now: datetime
     ) -> None:
-        await store.save(db, run.id, state)
-        await store.keep_claim(db, run.id, claim, state.attempt, now)
-        await store.forget_phases(db, run.id)
+        await protocol.save(db, run.id, state)
+        await protocol.keep_claim(db, run.id, claim, state.attempt, now)
+        await protocol.forget_phases(db, run.id)
         await emit(
             db,
             RunStarted(
@@ -238,27 +237,27 @@ class RunsService:
 
     async def check_attempt(self, query: CheckAttempt) -> AttemptState:
         """Say whether an attempt is still the newest of its run, and the run still wanted."""
-        run = await store.find(self.db, query.run_id)
+        run = await protocol.find(self.db, query.run_id)
         if run is None:
             return AttemptState(is_newest=False, is_wanted=False)
         return AttemptState(is_newest=domain.is_newest(run.state, query.attempt), is_wanted=domain.is_wanted(run.state))
 
     async def note_progress(self, event: RunProgressed) -> None:
         """Note that an attempt is alive, and which phase of it is done."""
-        await store.note_progress(self.db, event.run_id, event.attempt, event.phase, utc_now())
+        await protocol.note_progress(self.db, event.run_id, event.attempt, event.phase, utc_now())
 
     # Ends
 
     async def end_run(self, event: AttemptFinished) -> None:
         """End a run as its attempt did, say so, and let the pipeline's next run start."""
-        run = await store.find(self.db, event.run_id)
+        run = await protocol.find(self.db, event.run_id)
         if run is None or run.state.status.is_terminal:
             return
         report = await self._report(event)
         now = utc_now()
         async with transaction(self.db) as db:
-            pipeline = await store.lock_pipeline_by_id(db, run.pipeline_id)
-            run = await store.lock(db, event.run_id)
+            pipeline = await pipelines.lock_pipeline_by_id(db, run.pipeline_id)
+            run = await protocol.lock(db, event.run_id)
             assert run is not None, "runs with an open end are not deleted"
             if not domain.counts(
                 run.state, attempt=event.attempt, status=event.status, is_on_main=event.merged_at is not None
@@ -279,29 +278,29 @@ class RunsService:
     async def _end(
         self,
         db: Connection,
-        run: store.StoredRun,
+        run: protocol.StoredRun,
         end: AttemptFinished,
         report: AttemptReport | None,
         now: datetime,
     ) -> None:
         """Move a locked run to its terminal state and say what follows from it."""
-        if not await store.finish(db, run.id, end, report, now):
+        if not await ends.finish(db, run.id, end, report, now):
             return
-        await store.keep_outcome(db, run.id, end.status)
+        await ends.keep_outcome(db, run.id, end.status)
         if report is not None:
-            await store.insert_quality_results(db, run.id, run.pipeline_id, report, now)
-        await emit(db, _finished(run, end, now), *_changed_tables(run, end, now))
+            await ends.insert_quality_results(db, run.id, run.pipeline_id, report, now)
+        await emit(db, messages.finished(run, end, now), *messages.changed_tables(run, end, now))
 
     # Cancelling
 
     async def cancel_run(self, query: CancelRun) -> RunAccepted:
         """End a run that no runner has, and tell the runner of any other that it is not wanted."""
-        run = await store.find(self.db, query.run_id)
+        run = await protocol.find(self.db, query.run_id)
         if run is None:
             raise NotFound(f"there is no run {query.run_id}")
         now = utc_now()
         async with transaction(self.db) as db:
-            pipeline = await store.lock_pipeline_by_id(db, run.pipeline_id)
+            pipeline = await pipelines.lock_pipeline_by_id(db, run.pipeline_id)
             status = await self._cancel(db, run.id, now)
             await self._queue_next(db, pipeline, now)
         if status is RunStatus.RUNNING:
@@ -310,18 +309,18 @@ class RunsService:
 
     async def cancel_runs_of(self, db: Connection, pipeline_id: UUID) -> None:
         """End the runs of a pipeline that is being removed, in the transaction that removes it."""
-        await store.lock_pipeline_by_id(db, pipeline_id)
+        await pipelines.lock_pipeline_by_id(db, pipeline_id)
         now = utc_now()
-        for run_id in await store.open_runs(db, pipeline_id):
+        for run_id in await ends.open_runs(db, pipeline_id):
             await self._cancel(db, run_id, now)
 
     async def _cancel(self, db: Connection, run_id: UUID, now: datetime) -> RunStatus:
-        run = await store.lock(db, run_id)
+        run = await protocol.lock(db, run_id)
         assert run is not None, "it was found before, and runs with an open end are not deleted"
         if run.state.status.is_terminal:
             raise Conflict(f"run {run_id} has ended as {run.state.status}")
         if not domain.can_be_cancelled_at_once(run.state):
-            await store.request_cancel(db, run_id, now)
+            await ends.request_cancel(db, run_id, now)
             return RunStatus.RUNNING
         await self._end(
             db,
@@ -340,7 +339,7 @@ class RunsService:
 
     async def repeat_cancels(self) -> None:
         """Tell the runners again which runs are not wanted."""
-        for run_id in await store.unwanted_runs(self.db):
+        for run_id in await ends.unwanted_runs(self.db):
             await self.bus.publish(RunCancel(run_id=run_id))
 
     # Silence
@@ -348,28 +347,28 @@ class RunsService:
     async def queue_silent_runs_again(self) -> None:
         """Offer the runs of lost runners, and of lost messages, to other runners."""
         now = utc_now()
-        suspects = await store.silent_runs(
+        suspects = await protocol.silent_runs(
             self.db, silent_since=now - self.limits.silence, unclaimed_since=now - self.limits.unclaimed
         )
         for run_id in suspects:
             async with transaction(self.db) as db:
-                run = await store.lock(db, run_id)
+                run = await protocol.lock(db, run_id)
                 if run is not None and domain.is_to_be_queued_again(run.state, now, self.limits):
                     state = domain.queued(run.state, now)
-                    await store.save(db, run.id, state)
-                    await emit(db, _queued(run, state.queue_number))
+                    await protocol.save(db, run.id, state)
+                    await emit(db, messages.queued(run, state.queue_number))
                     log.warning("silent run queued again", run_id=str(run.id), attempt=state.attempt)
 
     # Questions
 
     async def find_run_outcome(self, query: FindRunOutcome) -> RunOutcome:
         """Say what has become of a requested run, however long ago."""
-        known = await store.find_request(self.db, query.run_id)
+        known = await requests.find_request(self.db, query.run_id)
         if known is None:
             return RunOutcome(status=None, is_known=False)
         if known.rejection is not None:
             return RunOutcome(status=None, is_known=True, is_rejected=True, pipeline_id=known.pipeline_id)
-        run = None if known.terminal_status else await store.find(self.db, query.run_id)
+        run = None if known.terminal_status else await protocol.find(self.db, query.run_id)
         return RunOutcome(
             status=known.terminal_status or (run.state.status if run else None),
             is_known=True,
@@ -379,20 +378,20 @@ class RunsService:
 
     async def list_runs(self, query: ListRuns) -> Runs:
         """List runs."""
-        total = await store.count(self.db, query)
-        rows = await store.page(self.db, query)
-        return Runs(runs=[_shown(row, []) for row in rows], total=total, next_cursor=query.next_cursor(total))
+        total = await lists.count(self.db, query)
+        page = fitting([messages.shown(row, []) for row in await lists.page(self.db, query)])
+        return Runs(runs=page, total=total, next_cursor=cursor_after(query, page, total))
 
     async def find_run(self, query: FindRun) -> Run:
         """Show one run with how its tests judged it."""
-        row = await store.show(self.db, query.run_id)
+        row = await lists.show(self.db, query.run_id)
         if row is None:
             raise NotFound(f"there is no run {query.run_id}")
-        return _shown(row, await store.results_of_run(self.db, query.run_id))
+        return messages.shown(row, await lists.results_of_run(self.db, query.run_id))
 
     async def address_run_logs(self, query: AddressRunLogs) -> RunLogs:
         """Say where the log of a run can be read."""
-        row = await store.logs_of_run(self.db, query.run_id)
+        row = await lists.logs_of_run(self.db, query.run_id)
         if row is None:
             raise NotFound(f"there is no run {query.run_id}")
         key = row["logs_s3_path"]
@@ -431,117 +430,3 @@ def wire(bus: Bus, runs: RunsService) -> None:
 def _body_hash(request: RunRequested) -> str:
     body = request.model_dump(mode="json", exclude={"event_id", "occurred_at", "dedupe_key"})
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-
-
-def _rejected(run_id: UUID, request: RunRequested, why: domain.Rejection) -> RunRejected:
-    return RunRejected(
-        event_id=derived_id("run.rejected", run_id),
-        run_id=run_id,
-        pipeline=request.pipeline,
-        trigger=request.trigger,
-        reason=why.reason,
-        message=why.message,
-        asked_by=request.asked_by,
-        pipeline_id=request.pipeline_id,
-    )
-
-
-def _queued(run: store.StoredRun, queue_number: int) -> RunQueued:
-    return RunQueued(
-        event_id=derived_id("run.queued", run.id, queue_number),
-        run_id=run.id,
-        pipeline=run.pipeline,
-        pipeline_id=run.pipeline_id,
-        trigger=run.trigger,
-        queue_number=queue_number,
-    )
-
-
-def _attempt(run: store.StoredRun, state: domain.RunState) -> Attempt:
-    return Attempt(
-        run_id=run.id,
-        attempt=state.attempt,
-        pipeline=run.pipeline,
-        pipeline_id=run.pipeline_id,
-        version=run.version,
-        trigger=run.trigger,
-        files=[PinnedFile(path=path, version_id=version) for path, version in sorted(run.pins.items())],
-        parameters=dict(run.parameters),
-        dry_run=run.dry_run,
-        head=state.head or "",
-        retries=state.retries,
-        conflicts=state.conflicts,
-        file_changes=state.file_changes,
-    )
-
-
-def _end_order(run: store.StoredRun, state: domain.RunState, ending: domain.Ending) -> EndRun:
-    return EndRun(
-        run_id=run.id,
-        attempt=state.attempt,
-        pipeline=run.pipeline,
-        pipeline_id=run.pipeline_id,
-        dry_run=run.dry_run,
-        head=state.head or "",
-        status=ending.status,
-        error=ending.error,
-        error_kind=ending.kind,
-    )
-
-
-def _finished(run: store.StoredRun, end: AttemptFinished, now: datetime) -> RunFinished:
-    started = run.started_at
-    return RunFinished(
-        event_id=derived_id("run.finished", run.id),
-        occurred_at=now,
-        run_id=run.id,
-        pipeline=run.pipeline,
-        pipeline_id=run.pipeline_id,
-        version=run.version,
-        trigger=run.trigger,
-        status=end.status,
-        attempt=end.attempt,
-        started_at=started,
-        finished_at=now,
-        duration_ms=int((now - started).total_seconds() * 1000) if started else None,
-        rows_written=end.rows_written,
-        phases=end.phases,
-        quality=end.quality,
-        files_read=end.files_read,
-        tables=end.tables,
-        dry_run=run.dry_run,
-        error=end.error,
-        error_kind=end.error_kind,
-        report_key=end.report_key,
-    )
-
-
-def _changed_tables(run: store.StoredRun, end: AttemptFinished, now: datetime) -> list[TableChanged]:
-    changed = []
-    for written in end.tables:
-        namespace, layer, name = Qualified.parse(written.table)
-        changed.append(
-            TableChanged(
-                event_id=derived_id("table.changed", run.id, written.table),
-                occurred_at=now,
-                namespace=namespace,
-                layer=layer,
-                name=name,
-                snapshot=written.snapshot,
-                run_id=run.id,
-            )
-        )
-    return changed
-
-
-def _shown(row: asyncpg.Record, results: list[asyncpg.Record]) -> Run:
-    namespace, layer, name = Qualified.parse(row["pipeline"])
-    return Run.model_validate(
-        {
-            **dict(row),
-            "namespace": namespace,
-            "layer": layer,
-            "pipeline": name,
-            "quality": [dict(result) for result in results],
-        }
-    )
