@@ -13,9 +13,9 @@ class Count(int):
     """A number of things, which is shown with spaces between its thousands."""
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str | None = None) -> Table:
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A plain table; numbers are set right, states in their colour."""
-    made = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left", title_style="bold")
+    made = Table(box=None, pad_edge=False, show_header=any(columns), header_style="bold")
     for number, column in enumerate(columns):
         is_number = any(isinstance(row[number], int | float) for row in rows)
         made.add_column(column, justify="right" if is_number else "left", overflow="fold")
