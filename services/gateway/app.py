@@ -1,5 +1,6 @@
 """The application: all paths, and what each request is given, checked for and answered with."""
 
+import asyncio
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Final
@@ -53,6 +54,8 @@ class Means:
     metrics: Metrics
     tokens: Tokens | None
     """None if nobody needs a token."""
+    closing: asyncio.Event
+    """Set when streams are to end."""
 
 
 def application(means: Means) -> Litestar:
@@ -63,6 +66,7 @@ def application(means: Means) -> Litestar:
             "bus": Provide(lambda: means.bus, sync_to_thread=False),
             "store": Provide(lambda: means.store, sync_to_thread=False),
             "metrics": Provide(lambda: means.metrics, sync_to_thread=False),
+            "closing": Provide(lambda: means.closing, sync_to_thread=False),
             "page": Provide(dependencies.page, sync_to_thread=False),
             "notes": Provide(dependencies.notes, sync_to_thread=False),
         },

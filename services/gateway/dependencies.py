@@ -1,5 +1,6 @@
 """What handlers are given besides the request's own fields."""
 
+import asyncio
 from typing import Annotated, Any, TypeAlias
 
 from litestar import Request
@@ -18,6 +19,8 @@ Page: TypeAlias = NamedDependency[SkipValidation[PageRequest]]
 """Which part of a list is wanted."""
 Store: TypeAlias = NamedDependency[SkipValidation[Uplink]]
 """The object store, at presigned addresses."""
+Closing: TypeAlias = NamedDependency[SkipValidation[asyncio.Event]]
+"""Set when the gateway is about to stop."""
 Counted: TypeAlias = NamedDependency[SkipValidation[Metrics]]
 """What the gateway has counted."""
 Noted: TypeAlias = NamedDependency[SkipValidation[Notes]]

@@ -1,7 +1,6 @@
 """What every request passes on its way in and out: its id, who may send it, what is counted and recorded of it."""
 
 import re
-import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -145,9 +144,3 @@ def _name(host: str) -> str:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
     return _LOOPBACK.fullmatch(_name(host)) is not None
-
-
-def listening_socket(host: str, port: int) -> socket.socket:
-    """A socket that listens, so that the port is known before anything is served."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)

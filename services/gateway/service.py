@@ -1,16 +1,17 @@
 """Gateway: the HTTP API, served in this process."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from socket import socket
+from typing import Final
 
 import uvicorn
 
 from contracts.audit import AuditRecorded
 from services.gateway.app import Means, application
-from services.gateway.edge import Edge, is_loopback, listening_socket
+from services.gateway.edge import Edge, is_loopback
 from services.gateway.metrics import Metrics
 from services.gateway.tokens import Tokens, tokens
 from services.gateway.uplink import uplink
@@ -18,7 +19,8 @@ from shared.bus import Bus, connect
 from shared.errors import Conflict, Internal, Invalid
 from shared.settings import Settings
 
-_GRACE_SECONDS = 3
+_BACKLOG: Final = 2048
+_GRACE_SECONDS: Final = 3
 """How long requests may go on when the gateway stops."""
 
 
@@ -49,13 +51,16 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
         store = await exits.enter_async_context(uplink())
         accepted = await exits.enter_async_context(_accepted(settings))
         await exits.enter_async_context(bus.running())
-        metrics = Metrics()
-        app = application(Means(bus, store, metrics, accepted))
+        metrics, closing = Metrics(), asyncio.Event()
+        app = application(Means(bus, store, metrics, accepted, closing))
         edge = Edge(app, metrics, gateway.record, own_host=host, is_open=accepted is None)
         listener = exits.enter_context(_listening(host, settings.gateway_port))
         await exits.enter_async_context(_serving(edge, listener))
         shown = f"[{host}]" if ":" in host else host
-        yield f"http://{shown}:{listener.getsockname()[1]}"
+        try:
+            yield f"http://{shown}:{listener.getsockname()[1]}"
+        finally:
+            closing.set()
 
 
 @asynccontextmanager
@@ -75,12 +80,17 @@ async def _accepted(settings: Settings) -> AsyncIterator[Tokens | None]:
 
 
 @contextmanager
-def _listening(host: str, port: int) -> Iterator[socket]:
-    try:
-        listener = listening_socket(host, port)
-    except OSError as error:
-        raise Conflict(f"the gateway cannot listen on {host}:{port}: {error.strerror or error}") from error
-    with listener:
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens, so that the port is known before anything is served."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named as TCP, for only then asyncio sends small packets at once; else each answer waits 40 ms for the last one's.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host.strip("[]"), port))
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            raise Conflict(f"the gateway cannot listen on {host}:{port}: {error.strerror or error}") from error
         yield listener
 
 
@@ -94,7 +104,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def _serving(edge: Edge, listener: socket) -> AsyncIterator[None]:
+async def _serving(edge: Edge, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         edge,
         log_config=None,

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Final
 
 from litestar.response import Stream
@@ -25,10 +25,28 @@ def sse(name: str, data: Any, event_id: str) -> bytes:
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), name.encode(), json_bytes(data))
 
 
-def event_stream(content: AsyncGenerator[bytes, None]) -> Stream:
-    """An answer of events, which nobody on the way may hold back or keep."""
+def event_stream(content: AsyncGenerator[bytes, None], closing: asyncio.Event) -> Stream:
+    """An answer of events, which nobody on the way may hold back or keep; it ends when the gateway is closing."""
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return Stream(content, media_type=MEDIA_TYPE, headers=headers)
+    return Stream(_until(closing, content), media_type=MEDIA_TYPE, headers=headers)
+
+
+async def _until(closing: asyncio.Event, content: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    closed = asyncio.create_task(closing.wait())
+    async with aclosing(content):
+        following = asyncio.ensure_future(anext(content, None))
+        try:
+            while True:
+                await asyncio.wait({following, closed}, return_when=asyncio.FIRST_COMPLETED)
+                if closed.done() or (piece := following.result()) is None:
+                    return
+                yield piece
+                following = asyncio.ensure_future(anext(content, None))
+        finally:
+            closed.cancel()
+            following.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await following
 
 
 Arrival = tuple[Tail, Msg]

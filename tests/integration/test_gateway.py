@@ -5,6 +5,7 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -696,6 +697,19 @@ async def test_what_happens_is_followed_by_type_and_namespace(user: Client, http
     assert {name for _, name, _ in seen} == {"run.finished", "table.changed"}
     assert {data["run_id"] for _, _, data in seen} == {run_id}
     assert again == seen[1]
+
+
+async def test_a_stream_ends_when_the_gateway_stops(stack: Stack) -> None:
+    async with AsyncExitStack() as exits:
+        url = await exits.enter_async_context(serve(stack.settings))
+        http = httpx.AsyncClient(base_url=f"{url}/api/v1")
+        async with http, http.stream("GET", "/events") as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+
+            await exits.aclose()
+
+            assert [line async for line in lines if line] == []
 
 
 async def test_who_did_what_is_said_once_the_outcome_is_known(

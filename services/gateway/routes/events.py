@@ -7,7 +7,7 @@ from litestar import Response, get
 from litestar.params import FromQuery, HeaderParameter
 from nats.js.api import ConsumerConfig
 
-from services.gateway.dependencies import Asker
+from services.gateway.dependencies import Asker, Closing
 from services.gateway.sse import COMMENT, HEARTBEAT_SECONDS, event_stream, read, sse
 from services.gateway.tail import after, from_now, tail
 from shared.bus import Bus
@@ -24,14 +24,18 @@ LastEventId = Annotated[
 
 @get("/events", tags=["Events"])
 async def read_events(
-    bus: Asker, types: FromQuery[str] = "", namespace: FromQuery[str | None] = None, last_event_id: LastEventId = ""
+    bus: Asker,
+    closing: Closing,
+    types: FromQuery[str] = "",
+    namespace: FromQuery[str | None] = None,
+    last_event_id: LastEventId = "",
 ) -> Response[Any]:
     """Follow what happens, as server-sent events; `types` is a list with commas."""
     wanted = [name.strip() for name in types.split(",") if name.strip()] or list(SHOWN)
     if unknown := sorted(set(wanted) - set(SHOWN)):
         raise Invalid(f"types: no event is called {', '.join(unknown)}; there are {', '.join(SHOWN)}")
     start = after(int(last_event_id)) if last_event_id.isdecimal() else from_now()
-    return event_stream(_events(bus, wanted, namespace, start))
+    return event_stream(_events(bus, wanted, namespace, start), closing)
 
 
 async def _events(
