@@ -26,7 +26,7 @@ from services.gateway.routes.code_files import CodeFileRoutes
 from services.gateway.routes.events import read_events
 from services.gateway.routes.landing import LandingRoutes
 from services.gateway.routes.namespaces import NamespaceRoutes
-from services.gateway.routes.operations import DeadLetterRoutes, list_consumers
+from services.gateway.routes.operations import DeadLetterRoutes, list_audit, list_consumers
 from services.gateway.routes.pipelines import PipelineRoutes
 from services.gateway.routes.platform import is_alive, is_ready, read_features, read_metrics
 from services.gateway.routes.runs import RunRoutes
@@ -96,6 +96,7 @@ def _api() -> Router:
             read_schema,
             read_events,
             list_consumers,
+            list_audit,
             read_features,
         ],
     )
@@ -148,6 +149,4 @@ def _guard(tokens: Tokens) -> Any:
 
 
 def _needed(method: str, handler: BaseRouteHandler) -> Scope:
-    if method in _READING:
-        return Scope.READ
-    return Scope(handler.opt.get("scope", Scope.WRITE))
+    return Scope(handler.opt.get("scope") or (Scope.READ if method in _READING else Scope.WRITE))

@@ -101,7 +101,7 @@ class Edge:
             action=action,
             resource=_CONTROL.sub("\N{REPLACEMENT CHARACTER}", (notes.resource or path).lstrip("/"))[:500],
             detail={**notes.detail, "status": status, "request_id": correlation_id.get()},
-            outcome="success" if status < 400 else "failure",
+            outcome="success" if 0 < status < 400 else "failure",
             ip=client[0] if client else None,
         )
         try:

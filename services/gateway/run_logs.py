@@ -1,6 +1,7 @@
 """The log of a run: while it goes on, from the bus; when it has ended, from the object store."""
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from services.gateway.tail import Tail, after, from_start, from_time, tail
 from services.gateway.uplink import Uplink
 from shared.bus import Bus
 
+_PLACE: Final = re.compile(r"[0-9]{1,18}-[0-9]{1,17}-[0-9]{1,9}")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIER: Final = timedelta(seconds=1)
 """Clocks that are read by different processes may disagree by as much."""
@@ -34,10 +36,9 @@ class Place:
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """The place that an id of ours names; None for any other text."""
-        try:
-            sequence, micros, same = map(int, text.split("-"))
-        except ValueError:
+        if not _PLACE.fullmatch(text):
             return None
+        sequence, micros, same = map(int, text.split("-"))
         return cls(sequence, micros, same)
 
     def __str__(self) -> str:

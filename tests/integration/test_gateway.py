@@ -733,6 +733,12 @@ async def test_who_did_what_is_said_once_the_outcome_is_known(
     assert said[0]["detail"] == {"status": 201, "request_id": f"r-{name}"}
     assert said[0]["ip"] == "127.0.0.1"
 
+    async def listed() -> list[str] | None:
+        found = await user.get("/audit", action="namespace.create", resource=name)
+        return sorted(one["outcome"] for one in found["entries"]) if found["total"] == 2 else None
+
+    assert await eventually(listed) == ["failure", "success"]
+
 
 # Who may call
 

@@ -1,5 +1,6 @@
 """What happens on the platform, as it happens."""
 
+import re
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final
 
@@ -16,6 +17,8 @@ from shared.streams import EVENT_SUBJECTS
 
 SHOWN: Final = tuple(subject for subject in EVENT_SUBJECTS if subject not in ("attempt.finished", "audit.recorded"))
 """What the stream shows: not what only catalog is to hear, nor who did what."""
+
+_ID: Final = re.compile(r"[0-9]{1,18}")
 
 LastEventId = Annotated[
     str, HeaderParameter(name="Last-Event-ID", description="The id of the last event that was seen")
@@ -34,7 +37,7 @@ async def read_events(
     wanted = [name.strip() for name in types.split(",") if name.strip()] or list(SHOWN)
     if unknown := sorted(set(wanted) - set(SHOWN)):
         raise Invalid(f"types: no event is called {', '.join(unknown)}; there are {', '.join(SHOWN)}")
-    start = after(int(last_event_id)) if last_event_id.isdecimal() else from_now()
+    start = after(int(last_event_id)) if _ID.fullmatch(last_event_id) else from_now()
     return event_stream(_events(bus, wanted, namespace, start), closing)
 
 

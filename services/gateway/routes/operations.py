@@ -6,10 +6,12 @@ from itertools import count
 from typing import Annotated, Any
 
 from litestar import Controller, get, post
-from litestar.params import PathParameter
+from litestar.params import FromQuery, PathParameter
 
+from contracts.audit import AuditEntries, ListAudit
 from contracts.messages import Message
 from services.gateway.dependencies import Asker, Noted, Page
+from services.gateway.tokens import Scope
 from shared import consumers, dead_letters
 
 LetterId = Annotated[int, PathParameter(ge=1, le=2**53, description="The `id` of a dead letter")]
@@ -70,6 +72,18 @@ async def list_consumers(bus: Asker) -> ConsumerLags:
     """Say how far each service is with the events that it hears."""
     found = [ConsumerLag.model_validate(vars(consumer)) for consumer in await consumers.consumers(bus.jetstream)]
     return ConsumerLags(consumers=found, total=len(found))
+
+
+@get("/audit", tags=["Operations"], opt={"scope": Scope.ADMIN})
+async def list_audit(
+    bus: Asker,
+    page: Page,
+    user: FromQuery[str | None] = None,
+    action: FromQuery[str | None] = None,
+    resource: FromQuery[str | None] = None,
+) -> AuditEntries:
+    """List who did what, the newest first."""
+    return await bus.ask(ListAudit(**page.model_dump(), user=user, action=action, resource=resource))
 
 
 class DeadLetterRoutes(Controller):
