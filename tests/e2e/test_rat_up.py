@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
 from tests.processes import RAT
@@ -92,6 +93,7 @@ async def test_a_platform_is_started_used_stopped_and_found_again(tmp_path: Path
         read_its_log(terminal, run_id)
         run_what_is_good(terminal, tmp_path / "orders.csv")
         query_in_all_formats(terminal)
+        await replay_what_could_not_be_handled(terminal, connection["nats"])
 
         up.send_signal(signal.SIGTERM)
         assert up.wait(timeout=30) == 0
@@ -208,6 +210,28 @@ def query_in_all_formats(terminal: Terminal) -> None:
     refused = terminal.rat("query", "select nonsense from bronze.orders", code=1)
     assert "nonsense" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+async def replay_what_could_not_be_handled(terminal: Terminal, server: dict[str, Any]) -> None:
+    client = await nats.connect(
+        server["url"], user=server["publisher"]["user"], password=server["publisher"]["password"]
+    )
+    await client.jetstream().publish("run.requested", b'{"pipeline": "default.bronze.orders"}')
+    await client.close()
+
+    [dead] = await eventually(lambda: terminal.json("dead", "list")["dead_letters"])
+    assert (dead["service"], dead["subject"]) == ("catalog", "run.requested")
+    assert "trigger" in dead["reason"]
+    shown = terminal.json("dead", "show", str(dead["id"]))
+    assert shown["body"] == {"pipeline": "default.bronze.orders"}
+    assert "trigger" in terminal.rat("dead", "show", str(dead["id"])).stdout
+
+    terminal.rat("dead", "replay", "--all")
+
+    # It is no better than before, and dies again, under the same id.
+    [again] = await eventually(lambda: terminal.json("dead", "list")["dead_letters"])
+    assert again["id"] > dead["id"]
+    assert again["event_id"] == dead["event_id"]
 
 
 async def test_a_directory_has_one_platform_and_a_port_one_gateway(tmp_path: Path) -> None:
