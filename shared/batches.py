@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from contracts.messages import Event
 from shared.background import end
-from shared.bus import FAULT_DELIVERIES, TRANSIENT, Bus, Lease, Taker, reason, retry_delay
+from shared.bus import TRANSIENT, Bus, Lease, Taker, reason, retry_delay
 from shared.errors import RatError, Unavailable
 
 log = structlog.get_logger()
@@ -99,7 +99,7 @@ class Batches(Generic[E]):
         is_final = isinstance(error, RatError | ValidationError)
         if not is_final:
             log.error("handler failed", subject=self._event.subject, service=self._bus.service, exc_info=error)
-        if not is_final and _deliveries(lease) < FAULT_DELIVERIES:
+        if not is_final and _deliveries(lease) < self._bus.fault_deliveries:
             await _give_back(lease)
             return
         try:

@@ -54,7 +54,6 @@ MAX_MESSAGE_BYTES: Final = 256 * 1024
 """No message is larger (`system.md`, Events): lists are answered in pages, reports lie in S3."""
 ACK_WAIT_SECONDS: Final = 30.0
 FAULT_DELIVERIES: Final = 8
-"""How often a message that runs into a fault of ours is tried before it becomes a dead letter."""
 ERROR_HEADER: Final = "rat-error"
 EVENT_CONCURRENCY: Final = 4
 QUERY_CONCURRENCY: Final = 32
@@ -170,6 +169,8 @@ class Bus:
         self.answered: dict[type[Query[Any]], Callable[..., Awaitable[Any]]] = {}
         self.on_reconnect: list[Callable[[], None]] = []
         """What to do when NATS is back after it was away: what was said meanwhile by others may be lost."""
+        self.fault_deliveries = FAULT_DELIVERIES
+        """How often a message that runs into a fault of ours is tried before it becomes a dead letter."""
         self.taken: set[str] = set()
         """The subjects whose messages are held by a taker, beyond one call: nothing acknowledges them here."""
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
@@ -414,7 +415,7 @@ class Delivery(BaseMiddleware[Any, Msg]):
             await self._bury_or_give_back(message, reason(error))
         except Exception as error:
             log.exception("handler failed", subject=message.raw_message.subject, service=self._bus.service)
-            if metadata.num_delivered >= FAULT_DELIVERIES:
+            if metadata.num_delivered >= self._bus.fault_deliveries:
                 await self._bury_or_give_back(message, repr(error))
             else:
                 await _give_back(message, metadata.num_delivered)

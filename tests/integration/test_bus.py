@@ -1,0 +1,274 @@
+"""A message is acknowledged, tried again or buried by one set of rules; queries carry their errors."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import nats
+import pytest
+
+from contracts.runs import CheckAttempt, FindRunOutcome, RunOutcome, RunQueued, RunRequested
+from infra.embedded.stack import Stack, embedded
+from shared.bus import MAX_MESSAGE_BYTES, Bus, connect
+from shared.errors import Conflict, Invalid, NotFound, Unavailable
+from shared.logs import correlation_id
+from shared.settings import Settings
+from tests.waiting import eventually
+
+
+@pytest.fixture
+async def nats_only(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    async with embedded(tmp_path_factory.mktemp("nats"), gateway_port=0, servers=("nats",)) as stack:
+        yield stack
+
+
+@pytest.fixture
+def settings(nats_only: Stack) -> Settings:
+    return nats_only.settings
+
+
+def request(trigger: str) -> RunRequested:
+    return RunRequested(pipeline="default.bronze.orders", trigger=trigger)
+
+
+def hearing(bus: Bus, handle: Callable[[RunRequested], Awaitable[None]]) -> list[RunRequested]:
+    heard: list[RunRequested] = []
+
+    async def hear(event: RunRequested) -> None:
+        heard.append(event)
+        await handle(event)
+
+    bus.hear(RunRequested, hear)
+    return heard
+
+
+async def jetstream(settings: Settings) -> Any:
+    connection = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+    return connection.jetstream()
+
+
+async def settled(settings: Settings) -> bool:
+    """Whether catalog has nothing left to hear."""
+    consumer = await (await jetstream(settings)).consumer_info("EVENTS", "catalog-run-requested")
+    return bool(consumer.num_pending == 0 and consumer.num_ack_pending == 0)
+
+
+async def fine(_event: RunRequested) -> None: ...
+
+
+async def test_an_event_is_heard_once_by_one_of_the_replicas(settings: Settings) -> None:
+    publisher, one, two = connect(settings, "trigger"), connect(settings, "catalog"), connect(settings, "catalog")
+    heard = [hearing(one, fine), hearing(two, fine)]
+
+    async with one.running(), two.running(), publisher.running():
+        for number in range(20):
+            await publisher.publish(request(str(number)))
+        await eventually(lambda: len(heard[0]) + len(heard[1]) == 20)
+        await eventually(lambda: settled(settings))
+
+    assert sorted(int(event.trigger) for event in (*heard[0], *heard[1])) == list(range(20))
+
+
+@pytest.mark.parametrize("error", [Unavailable("away"), Conflict("busy"), ConnectionResetError()], ids=repr)
+async def test_what_another_try_may_mend_is_tried_again(settings: Settings, error: Exception) -> None:
+    catalog = connect(settings, "catalog")
+
+    async def fail_twice(_event: RunRequested) -> None:
+        if len(heard) < 3:
+            raise error
+
+    heard = hearing(catalog, fail_twice)
+
+    async with catalog.running():
+        await catalog.publish(request("x"))
+        await eventually(lambda: len(heard) == 3)
+        await eventually(lambda: settled(settings))
+
+    assert {event.event_id for event in heard} == {heard[0].event_id}
+
+
+async def test_what_is_refused_for_good_is_buried_with_its_reason(settings: Settings) -> None:
+    catalog = connect(settings, "catalog")
+
+    async def refuse(_event: RunRequested) -> None:
+        raise Invalid("no orders on sunday")
+
+    hearing(catalog, refuse)
+    event = request("x")
+
+    async with catalog.running():
+        await catalog.publish(event)
+        await eventually(lambda: settled(settings))
+        letter = await eventually(lambda: _letter(settings))
+
+    assert letter.headers["rat-dead-reason"] == "no orders on sunday"
+    assert letter.headers["rat-dead-subject"] == "run.requested"
+    assert letter.headers["ce-id"] == str(event.event_id)
+    assert RunRequested.model_validate_json(letter.data) == event
+
+
+async def test_a_fault_of_ours_is_tried_a_few_times_and_then_buried(settings: Settings) -> None:
+    catalog = connect(settings, "catalog")
+    catalog.fault_deliveries = 3
+
+    async def stumble(_event: RunRequested) -> None:
+        raise ZeroDivisionError
+
+    heard = hearing(catalog, stumble)
+
+    async with catalog.running():
+        await catalog.publish(request("x"))
+        await eventually(lambda: _letter(settings))
+
+    assert len(heard) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (b'{"pipeline": "default.brown.orders", "trigger": "x"}', "pipeline"),
+        (b'{"pipeline": "default.bronze.orders"}', "trigger"),
+        (b"[1, 2]", "dictionary"),
+        (b"nonsense", "dictionary"),
+    ],
+)
+async def test_a_message_that_cannot_be_understood_is_buried_and_the_field_named(
+    settings: Settings, body: bytes, field: str
+) -> None:
+    catalog = connect(settings, "catalog")
+    heard = hearing(catalog, fine)
+
+    async with catalog.running():
+        await (await jetstream(settings)).publish("run.requested", body)
+        letter = await eventually(lambda: _letter(settings))
+
+    assert field in letter.headers["rat-dead-reason"]
+    assert heard == []
+
+
+async def _letter(settings: Settings) -> Any:
+    return await (await jetstream(settings)).get_last_msg("DEAD", "dead.catalog.run.requested")
+
+
+async def test_an_outsiders_event_without_an_id_gets_the_same_one_at_every_delivery(settings: Settings) -> None:
+    catalog = connect(settings, "catalog")
+
+    async def fail_once(_event: RunRequested) -> None:
+        if len(heard) == 1:
+            raise Unavailable("away")
+
+    heard = hearing(catalog, fail_once)
+    body = json.dumps({"pipeline": "default.bronze.orders", "trigger": "event:x"}).encode()
+
+    async with catalog.running():
+        key = uuid4()
+        await (await jetstream(settings)).publish("run.requested", body, headers={"Nats-Msg-Id": str(key)})
+        await eventually(lambda: len(heard) == 2)
+        await (await jetstream(settings)).publish("run.requested", body)
+        await eventually(lambda: len(heard) == 3)
+
+    assert heard[0].event_id == heard[1].event_id == key
+    assert heard[2].event_id != key
+    assert heard[0].occurred_at == heard[1].occurred_at
+
+
+async def test_a_taken_message_is_held_until_it_is_acknowledged_or_its_lease_runs_out(settings: Settings) -> None:
+    brief = settings.model_copy(update={"run_lease_seconds": 1.0})
+    one, two = connect(brief, "runner"), connect(brief, "runner")
+    first, second = one.take(RunQueued), two.take(RunQueued)
+    event = RunQueued(run_id=uuid4(), pipeline="default.bronze.orders", pipeline_id=uuid4(), trigger="manual")
+
+    async with one.running(), two.running():
+        await one.publish(event)
+        lease = await first.take()
+        again = await second.take()
+        await again.give_back(0)
+        third = await second.take()
+        await third.acknowledge()
+
+    assert lease.event == again.event == third.event == event
+    assert len({lease.delivery, again.delivery, third.delivery}) == 3
+
+
+# Queries
+
+
+@pytest.fixture
+async def asker(settings: Settings) -> AsyncIterator[Bus]:
+    """Somebody who asks a catalog that knows of one run."""
+    catalog, asker = connect(settings, "catalog"), connect(settings, "gateway")
+
+    async def find(query: FindRunOutcome) -> RunOutcome:
+        if query.run_id == UUID(int=0):
+            raise NotFound("no such run", details={"asked": str(query.run_id)})
+        if query.run_id == UUID(int=1):
+            raise ZeroDivisionError("a secret")
+        return RunOutcome(status=None, is_known=correlation_id.get() == "request-7")
+
+    catalog.answer(FindRunOutcome, find)
+    async with catalog.running(), asker.running():
+        yield asker
+
+
+async def test_an_answer_comes_back_and_the_correlation_id_goes_along(asker: Bus) -> None:
+    correlation_id.set("request-7")
+
+    assert (await asker.ask(FindRunOutcome(run_id=uuid4()))).is_known
+
+
+async def test_an_error_reaches_the_asker_as_the_same_class(asker: Bus) -> None:
+    with pytest.raises(NotFound, match="no such run") as raised:
+        await asker.ask(FindRunOutcome(run_id=UUID(int=0)))
+
+    assert raised.value.details == {"asked": str(UUID(int=0))}
+
+
+async def test_a_fault_of_the_answering_service_tells_no_secret(asker: Bus) -> None:
+    with pytest.raises(Exception, match="internal error") as raised:
+        await asker.ask(FindRunOutcome(run_id=UUID(int=1)))
+
+    assert "secret" not in str(raised.value)
+
+
+async def test_a_question_that_nobody_answers_is_unavailable(asker: Bus) -> None:
+    with pytest.raises(Unavailable, match="no catalog service is running"):
+        await asker.ask(CheckAttempt(run_id=uuid4(), attempt=1))
+
+
+async def test_many_questions_are_answered_at_once(asker: Bus) -> None:
+    answers = await asyncio.gather(*(asker.ask(FindRunOutcome(run_id=uuid4())) for _ in range(100)))
+
+    assert len(answers) == 100
+
+
+async def test_no_message_is_larger_than_a_message_may_be(asker: Bus) -> None:
+    with pytest.raises(Invalid, match=str(MAX_MESSAGE_BYTES)):
+        await asker.publish(
+            RunRequested(pipeline="default.bronze.a", trigger="x", parameters={"text": "x" * MAX_MESSAGE_BYTES})
+        )
+
+
+# NATS away
+
+
+async def test_everything_goes_on_when_nats_is_back(nats_only: Stack) -> None:
+    catalog = connect(nats_only.settings, "catalog")
+    heard = hearing(catalog, fine)
+    returns: list[bool] = []
+    catalog.on_reconnect.append(lambda: returns.append(True))
+
+    async with catalog.running():
+        await catalog.publish(request("before"))
+        await nats_only.kill("nats")
+        await nats_only.until_ready("nats")
+
+        async def published() -> bool:
+            await catalog.publish(request("after"))
+            return True
+
+        await eventually(published, within=20)
+        await eventually(lambda: {event.trigger for event in heard} == {"before", "after"}, within=20)
+
+    assert returns
