@@ -36,7 +36,10 @@ def up(
             call.say(f"Starting in {call.data} …")
             async with platform(call.data, port=port) as connection:
                 _say_ready(call, connection)
-                await asyncio.Event().wait()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    call.say("Stopping …")
 
         live(stay)
 
