@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
@@ -268,11 +268,8 @@ class AttemptWork:
     def _heed(self, configured: Configured) -> None:
         self._timeout_seconds = configured.timeout_seconds
         self._memory_limit_bytes = configured.memory_limit_bytes
-        self.patience = Patience(
-            max_retries=configured.max_retries,
-            retry_delay_seconds=configured.retry_delay_seconds,
-            outages=self.patience.outages,
-            lost_processes=self.patience.lost_processes,
+        self.patience = replace(
+            self.patience, max_retries=configured.max_retries, retry_delay_seconds=configured.retry_delay_seconds
         )
 
     async def _make_branch(self) -> None:

@@ -6,7 +6,7 @@ it claims an attempt (`after_claim`), makes the attempt's branch, asks catalog (
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, assert_never
 from uuid import UUID
@@ -277,7 +277,7 @@ class Patience:
     outages: int = 0
     """Attempts in a row that ended because a server could not be reached or their process was lost."""
     lost_processes: int = 0
-    """Attempts in a row that ended because their process was lost."""
+    """Those of them whose process was lost."""
 
 
 def after_failure(kind: FailureKind, error: str, attempt: Attempt, patience: Patience) -> ClaimAgain | Fail | Stop:
@@ -305,14 +305,10 @@ def after_failure(kind: FailureKind, error: str, attempt: Attempt, patience: Pat
 
 def patience_after(patience: Patience, kind: FailureKind | None) -> Patience:
     """The patience that is left for the attempt after one that failed so, or ended without a failure."""
+    if kind not in (FailureKind.LOST_PROCESS, FailureKind.UNAVAILABLE):
+        return replace(patience, outages=0, lost_processes=0)
     is_lost = kind is FailureKind.LOST_PROCESS
-    is_outage = is_lost or kind is FailureKind.UNAVAILABLE
-    return Patience(
-        max_retries=patience.max_retries,
-        retry_delay_seconds=patience.retry_delay_seconds,
-        outages=patience.outages + 1 if is_outage else 0,
-        lost_processes=patience.lost_processes + 1 if is_lost else 0,
-    )
+    return replace(patience, outages=patience.outages + 1, lost_processes=patience.lost_processes + is_lost)
 
 
 def outage_pause(outages: int) -> float:

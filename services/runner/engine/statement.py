@@ -146,7 +146,8 @@ def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statemen
     unread = Statement(rendered, sql, inserted, (), (), ())
     if not duckdb.tokenize(sql):
         raise AuthorError(Problem(rendered.path, "there is no query in the file"))
-    answer = connection.execute("select json_serialize_sql(?::varchar)", [sql]).fetchone()
+    # A parameter would do as well, but DuckDB's Python client then imports pandas, to look whether it is of its kind.
+    answer = connection.execute(f"select json_serialize_sql({_string(sql)})").fetchone()
     assert answer is not None, "one row for one text"
     tree = json.loads(answer[0])
     if tree["error"]:
