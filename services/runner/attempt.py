@@ -132,6 +132,7 @@ class AttemptWork:
             case Succeed():
                 return await self._succeed()
             case FoundOnMain(merged):
+                await self._close_own_branch()
                 return await end_as_found(self.resources.objects, self._pipeline, merged)
             case Fail():
                 return await self._fail(step)

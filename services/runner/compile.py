@@ -6,7 +6,7 @@ from typing import Final
 
 import duckdb
 
-from services.runner.config import CONFIG_FILE, Config, Strategy, TestHeader, read_config, read_test_header
+from services.runner.config import CONFIG_FILE, Config, QualityHeader, Strategy, read_config, read_test_header
 from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError, Problem
 from services.runner.template import Facts, render
@@ -21,7 +21,7 @@ class CompiledTest:
 
     name: str
     path: str
-    header: TestHeader
+    header: QualityHeader
     statement: Statement | None
     problems: tuple[Problem, ...] = ()
 

@@ -58,7 +58,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class TestHeader:
+class QualityHeader:
     """What the header of a quality test says of it."""
 
     severity: Severity = Severity.ERROR
@@ -94,10 +94,10 @@ def read_config(files: Mapping[str, str], pipeline_file: str) -> tuple[Config, l
     return config, from_file.problems + annotations.problems
 
 
-def read_test_header(path: str, text: str) -> tuple[TestHeader, list[Problem]]:
+def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]]:
     """What the header of a quality test says, and what is wrong with it."""
     read = _read(path, list(header_annotations(text)), _TEST)
-    return replace(TestHeader(), **read.values), read.problems
+    return replace(QualityHeader(), **read.values), read.problems
 
 
 def header_annotations(text: str) -> Iterator[_Setting]:

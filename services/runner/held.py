@@ -115,6 +115,7 @@ class HeldRun:
         """Say how the run ended; its message is acknowledged once that is stored."""
         await patiently("attempt.finished", lambda: self.resources.bus.publish(ended))
         await self.lease.acknowledge()
+        log.info("run ended", run_id=str(ended.run_id), attempt=ended.attempt, status=ended.status)
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the next claim, but no longer than until the run is cancelled."""

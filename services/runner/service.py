@@ -23,6 +23,7 @@ from shared.background import background, end, every
 from shared.bus import Bus, Lease, Taker, connect
 from shared.errors import Unavailable
 from shared.lakehouse.connect import lakehouse
+from shared.logs import correlation_id
 from shared.object_store import object_store
 from shared.settings import Settings
 
@@ -92,6 +93,7 @@ class Runner:
 
     async def _hold(self, lease: Lease) -> None:
         assert isinstance(lease.event, RunQueued), "nothing else is taken"
+        correlation_id.set(lease.message.correlation_id)
         held = HeldRun(self.resources, lease, lease.event, self.name)
         self.held.add(held)
         try:

@@ -15,7 +15,7 @@ from uuid import UUID
 import duckdb
 
 from contracts.reports import QualityResult, Severity
-from services.runner.config import TestHeader
+from services.runner.config import QualityHeader
 from services.runner.domain import FailureKind
 from services.runner.engine.session import failure
 from services.runner.engine.statement import Bound
@@ -34,7 +34,7 @@ class QualityTest:
     """A test of a pipeline, ready to run, or what is wrong with its file."""
 
     name: str
-    header: TestHeader
+    header: QualityHeader
     bound: Bound | str
 
 

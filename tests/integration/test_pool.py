@@ -1,0 +1,77 @@
+"""The warm pool has a process ready whatever becomes of those before it."""
+
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+
+from infra.embedded.stack import Stack
+from services.runner.frames import Validated, ValidationOrder
+from services.runner.pool import Pool, Process, ProcessLost, pool
+from shared.lakehouse.connect import lakehouse
+from tests.waiting import eventually
+
+
+@pytest.fixture
+async def processes(stack: Stack) -> AsyncIterator[Pool]:
+    settings = stack.settings.model_copy(update={"runner_workers": 1, "runner_recycle_runs": 2})
+    async with lakehouse(stack.settings, "runner"), pool(settings) as processes:
+        yield processes
+
+
+async def work(process: Process) -> None:
+    await process.send(ValidationOrder(pipeline="default.bronze.x", files={"pipeline.sql": "select 1"}))
+    answer = await process.receive()
+    assert isinstance(answer, Validated)
+    assert answer.validation.valid
+
+
+async def used(processes: Pool) -> int:
+    async with processes.process() as process:
+        await work(process)
+        return process.pid
+
+
+async def test_a_process_is_used_again_until_it_is_worn(processes: Pool) -> None:
+    pids = [await used(processes) for _ in range(4)]
+
+    assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+async def test_more_are_spawned_while_all_are_busy(processes: Pool) -> None:
+    async with processes.process() as first, processes.process() as second:
+        await work(second)
+        await work(first)
+        assert first.pid != second.pid
+
+
+async def test_a_process_that_dies_while_it_waits_is_replaced(processes: Pool) -> None:
+    pid = await used(processes)
+
+    psutil.Process(pid).kill()
+    await eventually(lambda: not psutil.pid_exists(pid))
+
+    assert await used(processes) != pid
+
+
+async def test_a_process_that_dies_at_work_is_noticed_at_once_and_one_that_is_left_at_work_is_killed(
+    processes: Pool,
+) -> None:
+    async with processes.process() as process:
+        psutil.Process(process.pid).kill()
+        with pytest.raises(ProcessLost, match="the process of the run was killed by SIGKILL"):
+            await process.receive()
+
+    with pytest.raises(RuntimeError, match="no more"):
+        async with processes.process() as left:
+            raise RuntimeError("no more")
+
+    assert not psutil.pid_exists(left.pid)
+
+
+async def test_a_process_has_no_secrets_in_its_environment(processes: Pool) -> None:
+    async with processes.process() as process:
+        environment = psutil.Process(process.pid).environ()
+        await work(process)
+
+    assert not [name for name in environment if name.startswith("RAT_")]

@@ -1,0 +1,103 @@
+"""Quality tests count what they find, show the first of it, and judge as their header says."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import duckdb
+import pytest
+
+from contracts.names import Qualified
+from contracts.reports import Severity
+from services.runner.config import QualityHeader, Strategy
+from services.runner.engine.quality import SAMPLE_ROWS, QualityTest, json_safe, run_tests
+from services.runner.engine.statement import bind, parse
+from services.runner.template import Facts, render
+
+FACTS = Facts(
+    run_id=UUID(int=1),
+    run_started_at=datetime(2026, 1, 1, tzinfo=UTC),
+    pipeline=Qualified("default", "bronze", "mine"),
+    strategy=Strategy.FULL_REFRESH,
+    is_incremental=lambda: False,
+)
+
+
+@pytest.fixture
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as connection:
+        connection.execute("set global errors_as_json = true")
+        yield connection
+
+
+def quality_test(
+    connection: duckdb.DuckDBPyConnection, sql: str, severity: Severity = Severity.ERROR, name: str = "one"
+) -> QualityTest:
+    statement = parse(connection, render(f"tests/quality/{name}.sql", sql, FACTS))
+    return QualityTest(name, QualityHeader(severity=severity), bind(statement, {}, {}, "rat"))
+
+
+def test_no_rows_pass_and_any_row_fails_or_warns(connection: duckdb.DuckDBPyConnection) -> None:
+    tests = [
+        quality_test(connection, "select 1 where false"),
+        quality_test(connection, "select range as id from range(50000)"),
+        quality_test(connection, "select 1 as id", Severity.WARN),
+    ]
+
+    passed, failed, warned = run_tests(connection, tests, threads=2)
+
+    assert (passed.status, passed.value, passed.sample_rows) == ("passed", 0, [])
+    assert (failed.status, failed.value) == ("failed", 50_000)
+    assert failed.sample_rows == [{"id": number} for number in range(SAMPLE_ROWS)]
+    assert (warned.status, warned.value) == ("warned", 1)
+
+
+def test_what_keeps_a_test_from_running_is_its_result(connection: duckdb.DuckDBPyConnection) -> None:
+    tests = [
+        quality_test(connection, "select 1,\n nothing"),
+        quality_test(connection, "select cast('x' as int)", Severity.WARN),
+        QualityTest("three", QualityHeader(), "tests/quality/three.sql:1: 'x' is undefined"),
+    ]
+
+    results = run_tests(connection, tests, threads=1)
+
+    assert [(result.status, result.value) for result in results] == [("error", None)] * 3
+    assert (results[0].message or "").startswith("tests/quality/one.sql:2:2: Binder error")
+    assert (results[1].message or "").endswith("Could not convert string 'x' to INT32")
+    assert results[2].message == "tests/quality/three.sql:1: 'x' is undefined"
+
+
+def test_a_test_that_takes_too_long_is_interrupted_alone(connection: duckdb.DuckDBPyConnection) -> None:
+    slow = "select count(*) from range(100000000) a, range(1000) b where hash(a.range + b.range) = 1"
+    tests = [quality_test(connection, slow), quality_test(connection, "select 1 where false")]
+
+    late, passed = run_tests(connection, tests, threads=2, timeout_seconds=0.3)
+
+    assert (late.status, late.message) == ("error", "took longer than 0.3 s")
+    assert passed.status == "passed"
+
+
+def test_values_are_shown_without_loss() -> None:
+    shown = json_safe(
+        {
+            "big": 2**53 + 1,
+            "small": -(2**53),
+            "exact": Decimal("1.10"),
+            "nothing": [None, True, float("nan"), float("-inf"), 0.5],
+            "time": datetime(2026, 1, 1, tzinfo=UTC),
+            "bytes": b"\xff",
+            "map": [("k", UUID(int=1))],
+        }
+    )
+
+    assert shown == {
+        "big": "9007199254740993",
+        "small": -9007199254740992,
+        "exact": "1.10",
+        "nothing": [None, True, "nan", "-inf", 0.5],
+        "time": "2026-01-01T00:00:00+00:00",
+        "bytes": "ff",
+        "map": [["k", "00000000-0000-0000-0000-000000000001"]],
+    }
+    assert json_safe("x" * 2000) == "x" * 1000 + "…"
