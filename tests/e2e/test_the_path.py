@@ -260,9 +260,7 @@ async def test_a_newcomer_with_curl(user: Client) -> None:
     made = await http.post("/landing-zones", json={"namespace": "default", "name": zone, "description": "by hand"})
     assert made.status_code == 201
     content = b"id,name\n1,ann\n2,bob\n"
-    sent = await http.post(
-        f"/landing-zones/default/{zone}/files", files={"file": ("a.csv", content)}
-    )
+    sent = await http.post(f"/landing-zones/default/{zone}/files", files={"file": ("a.csv", content)})
     assert sent.status_code == 201
     assert sent.json()["filename"] == "a.csv"
     assert sent.json()["size_bytes"] == len(content)
