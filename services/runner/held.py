@@ -21,10 +21,11 @@ from contracts.runs import (
     Superseded,
 )
 from services.runner import domain
-from services.runner.attempt import AttemptWork, Resources
+from services.runner.attempt import AttemptWork
 from services.runner.domain import ClaimAgain, Forget, OrderedEnd, Patience, Stop
 from services.runner.ending import UNREACHABLE, end_as_ordered, patiently
 from services.runner.journal import journal
+from services.runner.resources import Resources
 from shared.background import end, happens
 from shared.bus import Lease
 from shared.errors import RatError

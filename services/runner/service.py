@@ -13,12 +13,12 @@ import structlog
 from contracts.names import Qualified
 from contracts.pipelines import CheckedFile, FileProblem, ValidatePipeline, Validation
 from contracts.runs import AttemptFinished, LogWritten, RunCancel, RunProgressed, RunQueued
-from services.runner.attempt import Resources
 from services.runner.code import Code
 from services.runner.frames import Validated, ValidationOrder
 from services.runner.held import HeldRun
 from services.runner.pool import ProcessLost, pool
 from services.runner.problems import AuthorError
+from services.runner.resources import Resources
 from shared.background import background, end, every
 from shared.bus import Bus, Lease, Taker, connect
 from shared.errors import Unavailable

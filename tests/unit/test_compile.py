@@ -13,7 +13,8 @@ from contracts.names import Qualified
 from contracts.reports import Severity
 from services.runner.compile import Compiled, compile_pipeline
 from services.runner.config import Config, Strategy, read_config, read_test_header
-from services.runner.engine.statement import Statement, ZoneContent, bind, escaped, parse
+from services.runner.engine.binding import ZoneContent, bind, escaped
+from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError
 from services.runner.template import Facts, Rendered, render
 from services.runner.validate import validate

@@ -11,8 +11,9 @@ import pytest
 from contracts.names import Qualified
 from contracts.reports import Severity
 from services.runner.config import QualityHeader, Strategy
+from services.runner.engine.binding import bind
 from services.runner.engine.quality import SAMPLE_ROWS, QualityTest, json_safe, run_tests
-from services.runner.engine.statement import bind, parse
+from services.runner.engine.statement import parse
 from services.runner.template import Facts, render
 
 FACTS = Facts(

@@ -17,8 +17,8 @@ import duckdb
 from contracts.reports import QualityResult, Severity
 from services.runner.config import QualityHeader
 from services.runner.domain import FailureKind
+from services.runner.engine.binding import Bound
 from services.runner.engine.session import failure
-from services.runner.engine.statement import Bound
 from services.runner.problems import WorkFailed
 
 TIMEOUT_SECONDS: Final = 60.0

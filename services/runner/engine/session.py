@@ -9,7 +9,7 @@ from typing import Any, Final
 import duckdb
 
 from services.runner.domain import FailureKind
-from services.runner.engine.statement import Bound
+from services.runner.engine.binding import Bound
 from services.runner.problems import Problem, WorkFailed
 from shared import duckdb_engine
 from shared.settings import Settings

@@ -1,43 +1,21 @@
-"""An author's query, parsed by DuckDB: which tables and landing zones it names, and what runs in their place."""
+"""An author's query, parsed by DuckDB: which tables and landing zones it names, and where."""
 
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import duckdb
 
-from contracts.landing import ClaimedFile
 from contracts.names import Layer, Qualified
 from services.runner.problems import AuthorError, Problem
 from services.runner.template import Rendered, ZoneCall
 from shared.sql_names import quote_reserved
 
-_READERS: Final[Mapping[str, str]] = {
-    "csv": "read_csv",
-    "tsv": "read_csv",
-    "txt": "read_csv",
-    "json": "read_json",
-    "jsonl": "read_json",
-    "ndjson": "read_json",
-    "parquet": "read_parquet",
-}
-"""The reader of a file by its ending, where the author names none."""
-
-_COMPRESSED: Final = (".gz", ".zst")
 _BARE_NAME: Final = re.compile(rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*")
 _QUOTED_NAME: Final = re.compile(rb'"(?:[^"]|"")*"')
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A piece of a text, in bytes of UTF-8, and what stands there instead."""
-
-    start: int
-    end: int
-    text: str
 
 
 @dataclass(frozen=True)
@@ -75,15 +53,6 @@ class ZoneUse:
 
 
 @dataclass(frozen=True)
-class ZoneContent:
-    """What a landing zone holds for a run."""
-
-    files: Sequence[ClaimedFile]
-    expected_schema: str = ""
-    last_file: ClaimedFile | None = None
-
-
-@dataclass(frozen=True)
 class Statement:
     """One query of an author, ready to run once its tables and files are known."""
 
@@ -115,30 +84,6 @@ class Statement:
         return self.rendered.problem(message, len(before) - inserted)
 
 
-@dataclass(frozen=True)
-class Bound:
-    """A statement with its tables and files in place: what DuckDB runs."""
-
-    statement: Statement
-    sql: str
-    edits: tuple[Edit, ...]
-
-    def problem(self, message: str, position: int | None) -> Problem:
-        """A problem with what runs at this byte of `sql`, told by line and column of the author's file."""
-        if position is None:
-            return self.statement.problem(message)
-        shift = 0
-        for edit in self.edits:
-            start = edit.start + shift
-            length = len(edit.text.encode())
-            if position < start:
-                break
-            if position < start + length:
-                return self.statement.problem(message, edit.start)
-            shift += length - (edit.end - edit.start)
-        return self.statement.problem(message, position - shift)
-
-
 def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statement:
     """Parse an author's query, without running any of it; `AuthorError` if it is not one SELECT."""
     quoted = quote_reserved(rendered.sql)
@@ -147,7 +92,7 @@ def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statemen
     if not duckdb.tokenize(sql):
         raise AuthorError(Problem(rendered.path, "there is no query in the file"))
     # A parameter would do as well, but DuckDB's Python client then imports pandas, to look whether it is of its kind.
-    answer = connection.execute(f"select json_serialize_sql({_string(sql)})").fetchone()
+    answer = connection.execute(f"select json_serialize_sql({string(sql)})").fetchone()
     assert answer is not None, "one row for one text"
     tree = json.loads(answer[0])
     if tree["error"]:
@@ -165,106 +110,6 @@ def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statemen
         tuple(found.columns_of_tables()),
         tuple(sorted(found.zones, key=lambda use: use.start)),
     )
-
-
-def bind(
-    statement: Statement, relations: Mapping[Qualified, str], zones: Mapping[str, ZoneContent], bucket: str
-) -> Bound:
-    """Put relations in the place of tables, and files in the place of landing zones.
-
-    `relations` are pieces of SQL by table, `zones` contents by placeholder. `AuthorError` where a table is missing,
-    or an empty zone does not tell its columns.
-    """
-    edits: list[Edit] = []
-    for use in statement.tables:
-        if use.table not in relations:
-            raise AuthorError(statement.problem(f"there is no table {str(use.table)!r}", use.start))
-        alias = "" if use.has_alias else f' as "{use.table.name}"'
-        edits.append(Edit(use.start, use.end, relations[use.table] + alias))
-    edits += [Edit(use.start, use.end, f'"{use.table.name}"') for use in statement.columns]
-    for zone in statement.zones:
-        edits += _zone_edits(statement, zone, zones[zone.call.placeholder], bucket)
-    edits.sort(key=lambda edit: (edit.start, edit.end))
-    return Bound(statement, _edited(statement.sql, edits), tuple(edits))
-
-
-def _edited(sql: str, edits: Sequence[Edit]) -> str:
-    text = sql.encode()
-    pieces: list[bytes] = []
-    done = 0
-    for edit in edits:
-        pieces += [text[done : edit.start], edit.text.encode()]
-        done = edit.end
-    return b"".join([*pieces, text[done:]]).decode()
-
-
-# Files in the place of landing zones
-
-
-def _zone_edits(statement: Statement, use: ZoneUse, content: ZoneContent, bucket: str) -> list[Edit]:
-    alias = "" if use.has_alias else f' as "{use.call.zone if use.reader is None else use.reader_name}"'
-    if content.files:
-        files = _file_list(content.files, bucket)
-        if use.reader is not None:
-            return [Edit(use.start, use.end, files)]
-        return [Edit(use.start, use.end, f"{_reader(statement, use, content.files)}({files}){alias}")]
-    start, end = use.reader or (use.start, use.end)
-    if content.expected_schema:
-        columns = _empty_columns(statement, use, content.expected_schema)
-        return [Edit(start, end, f"(select {columns} where false){alias}")]
-    if content.last_file is None:
-        name = f"{use.call.namespace}/{use.call.zone}"
-        message = f"landing zone {name} is empty, and neither an expected_schema nor an earlier file tells its columns"
-        raise AuthorError(statement.problem(message, use.start))
-    last = _file_list([content.last_file], bucket)
-    if use.reader is None:
-        reader = _reader(statement, use, [content.last_file])
-        return [Edit(start, end, f"(select * from {reader}({last}) where false){alias}")]
-    return [
-        Edit(start, start, "(select * from "),
-        Edit(use.start, use.end, last),
-        Edit(end, end, f" where false){alias}"),
-    ]
-
-
-def _file_list(files: Collection[ClaimedFile], bucket: str) -> str:
-    return "[" + ", ".join(_string(f"s3://{bucket}/{escaped(file.key)}") for file in files) + "]"
-
-
-def escaped(key: str) -> str:
-    """A key as DuckDB's readers take it: they read every name as a pattern."""
-    return re.sub(r"[\[*]", lambda sign: f"[{sign[0]}]", key)
-
-
-def _reader(statement: Statement, use: ZoneUse, files: Collection[ClaimedFile]) -> str:
-    readers = {_reader_of(file.filename): file.filename for file in files}
-    if len(readers) == 1 and None not in readers:
-        return str(next(iter(readers)))
-    if None in readers:
-        message = f"no reader for {readers[None]!r} by its ending: name one, as `read_csv({{{{ landing_zone(…) }}}})`"
-    else:
-        names = " and ".join(repr(name) for name in list(readers.values())[:2])
-        message = f"{names} need different readers: name one, as `read_csv({{{{ landing_zone(…) }}}})`"
-    raise AuthorError(statement.problem(message, use.start))
-
-
-def _reader_of(filename: str) -> str | None:
-    name = filename.lower()
-    for ending in _COMPRESSED:
-        name = name.removesuffix(ending)
-    return _READERS.get(name.rpartition(".")[2])
-
-
-def _empty_columns(statement: Statement, use: ZoneUse, expected_schema: str) -> str:
-    """The columns of a zone's DDL, as expressions without a value."""
-    try:
-        with duckdb.connect() as scratch:
-            scratch.execute(f"create table expected ({expected_schema})")
-            columns = scratch.execute("select column_name, column_type from (describe expected)").fetchall()
-    except duckdb.Error as error:
-        message = f"the expected_schema of landing zone {use.call.zone} does not parse: {error}"
-        raise AuthorError(statement.problem(message, use.start)) from error
-    return ", ".join(f"null::{kind} as {identifier(name)}" for name, kind in columns)
 
 
 # Names and places
@@ -435,5 +280,6 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _string(text: str) -> str:
+def string(text: str) -> str:
+    """A text as SQL writes it."""
     return "'" + text.replace("'", "''") + "'"

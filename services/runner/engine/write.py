@@ -10,6 +10,7 @@ from pyiceberg.table import Table, Transaction
 
 from services.runner.config import Strategy
 from services.runner.domain import FailureKind
+from services.runner.engine.binding import Bound
 from services.runner.engine.schema import (
     Column,
     Projection,
@@ -20,7 +21,6 @@ from services.runner.engine.schema import (
     schema_of,
 )
 from services.runner.engine.session import errors_of
-from services.runner.engine.statement import Bound
 from services.runner.engine.statistics import ParquetFile, data_file
 from services.runner.problems import WorkFailed
 from services.runner.target import Target

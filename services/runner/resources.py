@@ -1,0 +1,22 @@
+"""What a runner works with."""
+
+from dataclasses import dataclass
+
+from services.runner.code import Code
+from services.runner.pool import Pool
+from shared.bus import Bus
+from shared.lakehouse.port import Lakehouse
+from shared.object_store import ObjectStore
+from shared.settings import Settings
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What attempts are worked on with."""
+
+    bus: Bus
+    lakehouse: Lakehouse
+    objects: ObjectStore
+    code: Code
+    pool: Pool
+    settings: Settings
