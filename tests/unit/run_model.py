@@ -329,7 +329,7 @@ def _ask(world: World, one: Runner, others: tuple[Runner, ...], rules: Rules) ->
             step = "ask B" if zone == "A" else "write"
             yield f"ask for {zone}", _go(world, others, one._replace(step=step, files=one.files + names))
         case ingest.Over():
-            yield f"ask for {zone}: over", _acknowledge(world, one, others)
+            yield f"ask for {zone}: over", world._replace(runners=others)
 
 
 def _compared(world: World, run: int, zone: str, files: int) -> World:
@@ -384,7 +384,7 @@ def _check_files(world: World, one: Runner, others: tuple[Runner, ...]) -> Itera
             again = one._replace(step="claim", reason=reason, files=())
             yield "files changed", _go(world, others, again)
         case _:
-            yield "files checked: over", _acknowledge(world, one, others)
+            yield "files checked: over", world._replace(runners=others)
 
 
 def _merge(world: World, one: Runner, others: tuple[Runner, ...], merged_attempt: int | None) -> World:
