@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Final, get_type_hints
@@ -11,6 +11,7 @@ from typing import Any, Final, get_type_hints
 import structlog
 import uvloop
 
+from infra.failures import unwrapped
 from shared.bus import Bus, declare
 from shared.errors import Invalid
 from shared.settings import Settings
@@ -63,7 +64,7 @@ async def serving(names: Iterable[str], settings: Settings) -> AsyncIterator[Map
     wanted = set(names)
     if unknown := wanted - SERVICES.keys():
         raise Invalid(f"no service is called {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
-    with _unwrapped():
+    with unwrapped():
         async with asyncio.TaskGroup() as tasks:
             running = {name: _Running(SERVICES[name].serve(settings)) for name in SERVICES if name in wanted}
             for service in running.values():
@@ -138,15 +139,3 @@ class _Running:
         else:
             self.task.cancel()
         await asyncio.wait([self.task])
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Raise what failed, not the group that a task group puts around it."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        failure: BaseException = group
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
-        raise failure from failure.__cause__

@@ -18,6 +18,7 @@ from infra.embedded.seaweedfs import PORTS as SEAWEEDFS_PORTS
 from infra.embedded.seaweedfs import grpc_sockets, seaweedfs
 from infra.embedded.server import KeptServer
 from infra.embedded.webhook import webhook
+from infra.failures import unwrapped
 from shared.settings import S3Key, Settings
 
 SERVERS: Final = ("postgres", "nats", "seaweedfs")
@@ -65,7 +66,7 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
         credentials = read_credentials(claim.directory)
         settings = _settings(claim, credentials, ports, gateway_port or ports["gateway"])
         logs = claim.folder("logs")
-        with guardian(claim.lock) as group, _sockets_removed(ports), _unwrapped():
+        with guardian(claim.lock) as group, _sockets_removed(ports), unwrapped():
             async with webhook(settings) as address:
                 described = []
                 if "postgres" in servers:
@@ -106,18 +107,6 @@ async def _kept(servers: dict[str, KeptServer]) -> AsyncIterator[None]:
 
 def _absolute(directory: Path) -> Path:
     return directory.expanduser().resolve()
-
-
-@contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Raise what failed, not the group that a task group puts around it."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        failure: BaseException = group
-        while isinstance(failure, BaseExceptionGroup):
-            failure = failure.exceptions[0]
-        raise failure from failure.__cause__
 
 
 @contextmanager
