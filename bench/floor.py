@@ -49,14 +49,6 @@ class Floor:
             written.append(rows)
         return written.metadata_location
 
-    def copy(self, sql: str, key: str) -> float:
-        """DuckDB's own COPY to the same bucket; seconds."""
-        begun = time.perf_counter()
-        self.duckdb.execute(
-            f"copy ({sql}) to 's3://{self.settings.s3_bucket}/{key}' (format parquet, compression zstd)"
-        )
-        return time.perf_counter() - begun
-
 
 def csv_text() -> str:
     """A CSV with 10 000 rows of five columns."""

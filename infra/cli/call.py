@@ -32,20 +32,6 @@ Data = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
-COLOURS: Final = {
-    "success": "green",
-    "passed": "green",
-    "up": "green",
-    "failed": "red",
-    "error": "red",
-    "down": "red",
-    "warned": "yellow",
-    "pending": "yellow",
-    "running": "cyan",
-    "cancelled": "bright_black",
-}
-"""State → colour."""
-
 _PIPED_WIDTH: Final = 250
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from rich.table import Table
 from rich.text import Text
 
-from infra.cli.call import COLOURS
+from infra.cli.colours import COLOURS
 
 
 class Count(int):

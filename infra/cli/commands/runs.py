@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from infra.cli.call import COLOURS, Call, command, usage
+from infra.cli.call import Call, command, usage
+from infra.cli.colours import COLOURS
 from infra.cli.failure import Failure
 
 if TYPE_CHECKING:
