@@ -83,6 +83,11 @@ class Neighbours:
 
         return await eventually(held)
 
+    async def file_of_size(self, zone: Zone, filename: str, size_bytes: int) -> LandingFile | None:
+        """The file of this name, if it is this large: versions become known one after the other."""
+        file = (await self.files(zone)).get(filename)
+        return file if file is not None and file.size_bytes == size_bytes else None
+
     async def holds(self, zone: Zone, count: int, within: float = 10) -> Zone:
         """The zone, once it holds so many files."""
 
