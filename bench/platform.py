@@ -13,8 +13,9 @@ from typing import Any
 import nats
 import psutil
 
-from infra.embedded.stack import Stack, embedded
 from infra.services import SERVICES
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from tests.client import Client, client
 from tests.processes import ServiceProcess
 from tests.waiting import eventually

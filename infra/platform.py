@@ -12,9 +12,9 @@ from typing import Final
 import httpx
 
 from infra.connection import FILE_NAME, Connection, NatsConnection, NatsUser, S3Connection
-from infra.embedded.directory import write_privately
-from infra.embedded.stack import embedded
+from infra.servers.directory import write_privately
 from infra.services import SERVICES, serving
+from infra.stacks.embedded import embedded
 from shared.errors import Unavailable
 from shared.settings import Settings
 

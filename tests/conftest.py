@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from infra.embedded.stack import Stack, embedded
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from infra.embedded.stack import Stack, embedded
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from shared.settings import Settings
 from tests.client import Client, client, unique
 from tests.processes import ServiceProcess, separate

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from infra.embedded.stack import Stack, embedded
 from infra.services import SERVICES, serving
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from tests.client import Client, client
 
 

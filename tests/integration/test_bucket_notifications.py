@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from nats.js.api import DeliverPolicy
 
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from shared.errors import Forbidden
 from shared.object_store import MEBIBYTE, ObjectStore, object_store
 

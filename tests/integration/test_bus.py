@@ -10,7 +10,8 @@ import nats
 import pytest
 
 from contracts.runs import CheckAttempt, FindRunOutcome, RunOutcome, RunQueued, RunRequested
-from infra.embedded.stack import Stack, embedded
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from shared.bus import MAX_MESSAGE_BYTES, Bus, connect
 from shared.errors import Conflict, Invalid, NotFound, Unavailable
 from shared.logs import correlation_id

@@ -55,7 +55,7 @@ from contracts.quality import CreateQualityTest, DeleteQualityTest, ListQualityT
 from contracts.reports import Severity
 from contracts.runs import FindRun, RequestRun, RunRequested, RunStatus
 from contracts.tables import DocumentTable, FindTableDocs, ListTableDocs
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from services.catalog.code.service import Code
 from services.catalog.service import serve
 from shared.bus import Bus, connect

@@ -8,7 +8,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from infra.embedded.stack import Stack, embedded
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from shared.database import database, transaction
 from shared.errors import Conflict, Invalid, Unavailable
 from shared.settings import Settings

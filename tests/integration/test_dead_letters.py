@@ -10,7 +10,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from contracts.runs import RunRequested
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from shared.bus import connect
 from shared.consumers import consumers
 from shared.dead_letters import DeadLetter, count_dead_letters, dead_letters, find_dead_letter, replay_dead_letter

@@ -19,7 +19,8 @@ import psutil
 import pytest
 from nats.aio.client import Client
 
-from infra.embedded.stack import Stack, embedded
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from shared.errors import Conflict, NotFound, Unavailable
 from shared.object_store import object_store
 from tests.waiting import eventually
@@ -27,7 +28,7 @@ from tests.waiting import eventually
 PARENT = """
 import asyncio, json, sys
 from pathlib import Path
-from infra.embedded.stack import embedded
+from infra.stacks.embedded import embedded
 
 async def main():
     async with embedded(Path(sys.argv[1]), gateway_port=0) as stack:

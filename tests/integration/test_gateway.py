@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 
 from contracts.runs import RunStatus
-from infra.embedded.stack import Stack, embedded
 from infra.services import SERVICES, serving
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from services.gateway.service import serve
 from services.gateway.tokens import Scope, tokens
 from shared.errors import Conflict, Invalid

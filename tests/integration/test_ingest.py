@@ -34,7 +34,7 @@ from contracts.landing import (
 )
 from contracts.messages import utc_now
 from contracts.pipelines import NamespaceRemoved
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from services.ingest.service import serve
 from shared.errors import AlreadyExists, Conflict, Invalid, NotFound
 from shared.object_store import MEBIBYTE, object_store

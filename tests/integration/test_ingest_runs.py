@@ -19,7 +19,7 @@ from contracts.landing import (
 )
 from contracts.pipelines import PipelineRemoved
 from contracts.runs import RunOutcome, RunStatus
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from services.ingest.service import serve
 from shared.errors import NotFound
 from tests.client import unique

@@ -19,7 +19,8 @@ from pyiceberg.exceptions import (
 from pyiceberg.types import StringType
 
 from contracts.names import Qualified
-from infra.embedded.stack import Stack, embedded
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from shared.duckdb_engine import connect
 from shared.errors import AlreadyExists, Forbidden, Invalid, NotFound, Unavailable
 from shared.lakehouse.catalogs import catalogs

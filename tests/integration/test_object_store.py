@@ -10,7 +10,8 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from infra.embedded.stack import Stack, embedded
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from shared.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from shared.object_store import MEBIBYTE, ObjectStore, object_store
 from shared.settings import S3Key

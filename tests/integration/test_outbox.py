@@ -10,7 +10,8 @@ import nats
 import pytest
 
 from contracts.runs import RunRequested
-from infra.embedded.stack import Stack, embedded
+from infra.stacks.embedded import embedded
+from infra.stacks.stack import Stack
 from shared.bus import Bus, connect
 from shared.database import database, transaction
 from shared.outbox import emit, relay

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import psutil
 import pytest
 
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from services.runner.frames import Validated, ValidationOrder
 from services.runner.pool import Pool, Process, ProcessLost, pool
 from shared.lakehouse.connect import lakehouse

@@ -13,7 +13,7 @@ from pyiceberg.catalog import Catalog
 
 from contracts.names import Qualified
 from contracts.tables import PreviewTable, ResultEnd, RunSql
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from services.query.service import serve
 from shared.bus import Bus, connect
 from shared.chunks import asking

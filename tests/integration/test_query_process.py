@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 
 from contracts.tables import RunSql
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from shared.bus import connect
 from shared.lakehouse.connect import lakehouse
 from tests.processes import ServiceProcess, separate

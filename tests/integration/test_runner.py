@@ -12,7 +12,7 @@ import pytest
 from contracts.names import Qualified
 from contracts.pipelines import ValidatePipeline
 from contracts.runs import CheckAttempt, ErrorKind, RunStatus
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from services.catalog.runs import domain
 from services.runner.service import serve
 from shared.settings import Settings

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from contracts.runs import RunStatus
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from shared.settings import Settings
 from tests.processes import separate
 from tests.running import RunOf, Surroundings, surroundings

@@ -50,7 +50,7 @@ from contracts.runs import (
     run_id_for,
 )
 from contracts.tables import TableChanged
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from services.catalog.service import serve
 from shared.bus import Bus, connect
 from shared.errors import Conflict, NotFound

@@ -21,7 +21,7 @@ from contracts.schedules import (
     Schedule,
     UpdateSchedule,
 )
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from services.scheduler.service import serve
 from shared.database import database
 from shared.errors import Invalid, NotFound

@@ -24,7 +24,7 @@ from contracts.triggers import (
     TriggerType,
     UpdateTrigger,
 )
-from infra.embedded.stack import Stack
+from infra.stacks.stack import Stack
 from services.trigger.service import serve
 from shared.errors import Conflict, Invalid, NotFound
 from shared.settings import Settings

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from infra.embedded.notifications import FilerEvent, Notification, notification_of
+from infra.servers.notifications import FilerEvent, Notification, notification_of
 
 ZONE = "/buckets/rat/default/landing/orders"
 

@@ -1,6 +1,5 @@
-"""The embedded stack: three servers, ready for the services, for as long as a block runs."""
+"""The embedded stack: PostgreSQL, NATS and SeaweedFS from wheels, as part of one process."""
 
-import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -8,17 +7,18 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from infra.embedded.credentials import Credentials, read_credentials
-from infra.embedded.directory import Claim, claimed
-from infra.embedded.guardian import guardian
-from infra.embedded.nats import nats_server
-from infra.embedded.ports import choose_ports
-from infra.embedded.postgres import postgres
-from infra.embedded.seaweedfs import PORTS as SEAWEEDFS_PORTS
-from infra.embedded.seaweedfs import grpc_sockets, seaweedfs
-from infra.embedded.server import KeptServer
-from infra.embedded.webhook import webhook
 from infra.failures import unwrapped
+from infra.servers.credentials import Credentials, read_credentials
+from infra.servers.directory import Claim, claimed
+from infra.servers.guardian import guardian
+from infra.servers.nats import nats_server
+from infra.servers.ports import choose_ports
+from infra.servers.postgres import postgres
+from infra.servers.seaweedfs import PORTS as SEAWEEDFS_PORTS
+from infra.servers.seaweedfs import grpc_sockets, seaweedfs
+from infra.servers.server import KeptServer
+from infra.servers.webhook import webhook
+from infra.stacks.stack import Stack, kept
 from shared.settings import S3Key, Settings
 
 SERVERS: Final = ("postgres", "nats", "seaweedfs")
@@ -28,28 +28,6 @@ _PORTS: Final = (
     "nats",
     *(f"{name}{suffix}" for name in SEAWEEDFS_PORTS for suffix in ("", ".grpc")),
 )
-
-
-class Stack:
-    """Three servers that run, and what a process needs to know to use them."""
-
-    def __init__(self, settings: Settings, directory: Path, servers: dict[str, KeptServer]) -> None:
-        self.settings = settings
-        self.directory = directory
-        self._servers = servers
-
-    @property
-    def pids(self) -> dict[str, int]:
-        """Name → process id of the servers that are running now."""
-        return {name: server.pid for name, server in self._servers.items() if server.pid is not None}
-
-    async def kill(self, name: str) -> None:
-        """Kill a server with SIGKILL and wait until it is gone; it is started again like after any death."""
-        await self._servers[name].kill()
-
-    async def until_ready(self, name: str) -> None:
-        """Wait until a server runs and is set up."""
-        await self._servers[name].is_ready.wait()
 
 
 @asynccontextmanager
@@ -77,32 +55,12 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
                     described.append(
                         seaweedfs(claim, settings, ports, webhook=address, signing_key=credentials.seaweedfs)
                     )
-                kept = {
+                running = {
                     server.name: KeptServer(server, log_file=logs / f"{server.name}.log", group=group, lock=claim.lock)
                     for server in described
                 }
-                async with _kept(kept):
-                    yield Stack(settings, claim.directory, kept)
-
-
-@asynccontextmanager
-async def _kept(servers: dict[str, KeptServer]) -> AsyncIterator[None]:
-    try:
-        async with asyncio.TaskGroup() as starting:
-            for server in servers.values():
-                starting.create_task(server.start())
-        async with asyncio.TaskGroup() as tasks:
-            keepers = [tasks.create_task(server.keep()) for server in servers.values()]
-            try:
-                yield
-            finally:
-                for keeper in keepers:
-                    keeper.cancel()
-    finally:
-        # What writes to the others stops before them.
-        for name in reversed(SERVERS):
-            if name in servers:
-                await servers[name].stop()
+                async with kept(running):
+                    yield Stack(settings, claim.directory, running)
 
 
 def _absolute(directory: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Generated credentials of an embedded stack, kept beside its data."""
+"""Generated credentials of a stack, kept beside its data."""
 
 import secrets
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
-from infra.embedded.directory import write_privately
+from infra.servers.directory import write_privately
 from infra.setup import ROLES
 from shared.errors import Invalid
 

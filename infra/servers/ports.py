@@ -1,4 +1,4 @@
-"""Ports of the embedded stack: free ones on loopback, the same as last time wherever possible."""
+"""Ports of a stack: free ones on loopback, the same as last time wherever possible."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from infra.embedded.directory import write_privately
+from infra.servers.directory import write_privately
 from shared.errors import Unavailable
 
 _LOWEST: Final = 15_000

