@@ -1,7 +1,9 @@
 """Preparation of the servers for the services: roles, schemas, streams, the bucket; any number of times."""
 
 import asyncio
-from typing import Final
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import aioboto3
@@ -13,10 +15,26 @@ from botocore.exceptions import ClientError
 from shared.settings import Settings
 from shared.streams import ensure_streams
 
+if TYPE_CHECKING:
+    from types_aiobotocore_s3 import S3Client
+    from types_aiobotocore_s3.literals import EventType
+    from types_aiobotocore_s3.type_defs import FilterRuleTypeDef
+
 ROLES: Final = ("catalog", "scheduler", "trigger", "ingest", "runner", "query", "gateway")
 """The services. Each is a role of PostgreSQL that owns the schema of its name, and a user of NATS."""
 
 _LAKEHOUSE_READERS: Final = ("query", "catalog")
+
+_TOLD: Final[Sequence["EventType"]] = (
+    # Not `s3:ObjectCreated:*`, which a change of tags is as well.
+    "s3:ObjectCreated:Put",
+    "s3:ObjectCreated:Post",
+    "s3:ObjectCreated:Copy",
+    "s3:ObjectCreated:CompleteMultipartUpload",
+    "s3:ObjectRemoved:Delete",
+    "s3:ObjectRemoved:DeleteMarkerCreated",
+)
+"""What the object store tells of landing zones."""
 
 
 async def set_up(settings: Settings) -> None:
@@ -66,6 +84,36 @@ async def set_up_nats(settings: Settings) -> None:
 
 async def set_up_object_store(settings: Settings) -> None:
     """Make the bucket, which keeps every version of an object."""
+    async with _owner_of_bucket(settings) as client:
+        try:
+            await client.head_bucket(Bucket=settings.s3_bucket)
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:
+                raise
+            await client.create_bucket(Bucket=settings.s3_bucket)
+        await client.put_bucket_versioning(Bucket=settings.s3_bucket, VersioningConfiguration={"Status": "Enabled"})
+
+
+async def set_up_notifications(settings: Settings, targets: Sequence[str]) -> None:
+    """Let the store tell these targets, by ARN, what comes and goes in landing zones.
+
+    A store that does not know a target refuses.
+    """
+    landing_zones: FilterRuleTypeDef = {"Name": "prefix", "Value": "*/landing/"}
+    async with _owner_of_bucket(settings) as client:
+        await client.put_bucket_notification_configuration(
+            Bucket=settings.s3_bucket,
+            NotificationConfiguration={
+                "QueueConfigurations": [
+                    {"QueueArn": target, "Events": _TOLD, "Filter": {"Key": {"FilterRules": [landing_zones]}}}
+                    for target in targets
+                ]
+            },
+        )
+
+
+@asynccontextmanager
+async def _owner_of_bucket(settings: Settings) -> AsyncIterator["S3Client"]:
     key = settings.s3_key("infra")
     session = aioboto3.Session(
         aws_access_key_id=key.access_key_id,
@@ -75,13 +123,7 @@ async def set_up_object_store(settings: Settings) -> None:
     # Whoever calls repeats what fails, sooner than the client would.
     config = AioConfig(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
     async with session.client("s3", endpoint_url=settings.s3_endpoint, config=config) as client:
-        try:
-            await client.head_bucket(Bucket=settings.s3_bucket)
-        except ClientError as error:
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 404:
-                raise
-            await client.create_bucket(Bucket=settings.s3_bucket)
-        await client.put_bucket_versioning(Bucket=settings.s3_bucket, VersioningConfiguration={"Status": "Enabled"})
+        yield client
 
 
 async def _raised_anyway(_error: Exception) -> None:

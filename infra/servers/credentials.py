@@ -10,7 +10,7 @@ from infra.servers.directory import write_privately
 from infra.setup import ROLES
 from shared.errors import Invalid
 
-_NATS_USERS: Final = (*ROLES, "infra", "publisher", "subscriber")
+_NATS_USERS: Final = (*ROLES, "infra", "object_store", "publisher", "subscriber")
 _S3_ROLES: Final = ("catalog", "ingest", "runner", "query", "gateway", "infra", "uploader")
 
 
@@ -29,6 +29,8 @@ class Credentials(BaseModel, frozen=True):
     s3: dict[str, KeyPair] = {}
     seaweedfs: str = ""
     """Signs what the parts of SeaweedFS say to each other."""
+    nats_cluster: str = ""
+    """Lets the nodes of a NATS cluster into it."""
 
 
 def read_credentials(directory: Path) -> Credentials:
@@ -40,6 +42,7 @@ def read_credentials(directory: Path) -> Credentials:
         nats={user: known.nats.get(user) or _secret() for user in _NATS_USERS},
         s3={role: known.s3.get(role) or _key_pair(role) for role in _S3_ROLES},
         seaweedfs=known.seaweedfs or _secret(),
+        nats_cluster=known.nats_cluster or _secret(),
     )
     if complete != known:
         write_privately(path, complete.model_dump_json(indent=2))

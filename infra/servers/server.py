@@ -42,6 +42,10 @@ class Server:
     stop_seconds: float
     """How long it may take to stop before it is killed."""
     environment: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    """Servers that have to be ready before this one is started, and started again."""
+    renewal_seconds: float | None = None
+    """How often it is set up again while it runs, for what somebody might remove; None for never."""
 
 
 def nothing_to_clear() -> None:
@@ -59,7 +63,14 @@ class KeptServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._deaths: deque[float] = deque(maxlen=_DEATHS_ALLOWED)
+        self._needs: list[KeptServer] = []
+        self._is_wanted = asyncio.Event()
+        self._is_wanted.set()
         self.is_ready = asyncio.Event()
+
+    def find_needs(self, servers: Mapping[str, "KeptServer"]) -> None:
+        """Pick those that have to be ready before this one; what is not among them is somewhere else, and not ours."""
+        self._needs = [servers[name] for name in self._server.needs if name in servers]
 
     @property
     def pid(self) -> int | None:
@@ -76,22 +87,42 @@ class KeptServer:
     async def keep(self) -> None:
         """Start it again whenever it dies, for ever; `Unavailable` when it died five times within a minute."""
         while True:
-            await asyncio.shield(self._gone)
+            await self._until_gone()
             self.is_ready.clear()
-            self._deaths.append(time.monotonic())
-            if len(self._deaths) == _DEATHS_ALLOWED and self._deaths[-1] - self._deaths[0] < _DEATHS_SECONDS:
-                raise Unavailable(
-                    f"{self._server.name} died {_DEATHS_ALLOWED} times within a minute; {self._end_of_log()}"
-                )
-            log.warning("server died", server=self._server.name, log=str(self._log_file))
-            # At once, if it does not do so often.
-            recently = sum(died > time.monotonic() - _DEATHS_SECONDS for died in self._deaths)
-            await asyncio.sleep(0.25 * (recently - 1))
+            if self._is_wanted.is_set():
+                await self._note_death()
             try:
                 await self._run()
             except Exception:
                 log.exception("server is not fit for use", server=self._server.name)
                 await self.kill()
+
+    async def _until_gone(self) -> None:
+        while not self._gone.done():
+            await asyncio.wait({self._gone}, timeout=self._server.renewal_seconds)
+            if not self._gone.done():
+                await self._renew()
+
+    async def _renew(self) -> None:
+        renewing = asyncio.create_task(self._server.set_up())
+        try:
+            await asyncio.wait({renewing, self._gone}, return_when=asyncio.FIRST_COMPLETED)
+            if renewing.done():
+                await renewing
+        except Exception as error:
+            # Others that it works with may be away; it is tried again soon.
+            log.warning("server could not be set up again", server=self._server.name, error=repr(error))
+        finally:
+            await _cancelled(renewing)
+
+    async def _note_death(self) -> None:
+        self._deaths.append(time.monotonic())
+        if len(self._deaths) == _DEATHS_ALLOWED and self._deaths[-1] - self._deaths[0] < _DEATHS_SECONDS:
+            raise Unavailable(f"{self._server.name} died {_DEATHS_ALLOWED} times within a minute; {self._end_of_log()}")
+        log.warning("server died", server=self._server.name, log=str(self._log_file))
+        # At once, if it does not do so often.
+        recently = sum(died > time.monotonic() - _DEATHS_SECONDS for died in self._deaths)
+        await asyncio.sleep(0.25 * (recently - 1))
 
     async def kill(self) -> None:
         """Kill it, and wait until it is gone."""
@@ -99,6 +130,19 @@ class KeptServer:
             self.is_ready.clear()
             self._process.kill()
             await asyncio.shield(self._gone)
+
+    async def until_ready(self) -> None:
+        """Wait until it runs and is set up."""
+        await self.is_ready.wait()
+
+    async def take_away(self) -> None:
+        """Kill it, and let nothing start it again until it is brought back."""
+        self._is_wanted.clear()
+        await self.kill()
+
+    def bring_back(self) -> None:
+        """Let it be started again."""
+        self._is_wanted.set()
 
     async def stop(self) -> None:
         """Stop it in its own way; kill it when that takes too long."""
@@ -113,6 +157,9 @@ class KeptServer:
     async def _run(self) -> bool:
         """Start it and wait until it is set up, or dead."""
         await asyncio.to_thread(self._server.clear)
+        for needed in self._needs:
+            await needed.until_ready()
+        await self._is_wanted.wait()
         self._spawn()
         return await self._is_set_up()
 
@@ -148,9 +195,7 @@ class KeptServer:
                 return False
             await setting_up
         finally:
-            setting_up.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await setting_up
+            await _cancelled(setting_up)
         self.is_ready.set()
         return True
 
@@ -167,3 +212,9 @@ class KeptServer:
     def _end_of_log(self) -> str:
         lines = self._log_file.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         return f"the end of {self._log_file}:\n" + "\n".join(lines)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError, Exception):
+        await task

@@ -18,10 +18,16 @@ from infra.servers.seaweedfs import PORTS as SEAWEEDFS_PORTS
 from infra.servers.seaweedfs import grpc_sockets, seaweedfs
 from infra.servers.server import KeptServer
 from infra.servers.webhook import webhook
-from infra.stacks.stack import Stack, kept
+from infra.stacks.stack import Stack, kept, players
 from shared.settings import S3Key, Settings
 
-SERVERS: Final = ("postgres", "nats", "seaweedfs")
+PARTS: Final = {
+    "postgres": ("postgres",),
+    "nats": ("nats",),
+    "object_store": ("seaweedfs",),
+    "lakehouse": ("postgres",),
+}
+"""Which servers play which part."""
 
 _PORTS: Final = (
     "postgres",
@@ -31,10 +37,10 @@ _PORTS: Final = (
 
 
 @asynccontextmanager
-async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[str] = SERVERS) -> AsyncIterator[Stack]:
+async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[str] = tuple(PARTS)) -> AsyncIterator[Stack]:
     """Run PostgreSQL, NATS and SeaweedFS with their data in this directory, until the block is left.
 
-    A `gateway_port` of 0 becomes a free one. `servers` can name fewer, for tests. Raises `Conflict` when another
+    A `gateway_port` of 0 becomes a free one. `servers` can name fewer, or the parts that they play, for tests. Raises `Conflict` when another
     process uses the directory, `Unavailable` with the end of its log when a server does not start. One that dies is
     started again; one that dies five times within a minute cancels the block, and is raised as `Unavailable`.
     """
@@ -46,12 +52,13 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
         logs = claim.folder("logs")
         with guardian(claim.lock) as group, _sockets_removed(ports), unwrapped():
             async with webhook(settings) as address:
+                wanted = players(servers, PARTS)
                 described = []
-                if "postgres" in servers:
+                if "postgres" in wanted:
                     described.append(await postgres(claim, settings, ports["postgres"], group))
-                if "nats" in servers:
+                if "nats" in wanted:
                     described.append(nats_server(claim, settings, ports["nats"]))
-                if "seaweedfs" in servers:
+                if "seaweedfs" in wanted:
                     described.append(
                         seaweedfs(claim, settings, ports, webhook=address, signing_key=credentials.seaweedfs)
                     )
@@ -60,7 +67,7 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
                     for server in described
                 }
                 async with kept(running):
-                    yield Stack(settings, claim.directory, running)
+                    yield Stack(settings, claim.directory, running, PARTS)
 
 
 def _absolute(directory: Path) -> Path:

@@ -1,39 +1,110 @@
 """What every stack is: servers of one data directory, ready for the services for as long as a block runs."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from infra.servers.server import KeptServer
+from shared.errors import NotFound
 from shared.settings import Settings
 
 
-class Stack:
-    """Servers that run, and what a process needs to know to use them."""
+class RunningServer(Protocol):
+    """A server that runs and is started again when it dies, whoever sees to that."""
 
-    def __init__(self, settings: Settings, directory: Path, servers: dict[str, KeptServer]) -> None:
+    @property
+    def pid(self) -> int | None:
+        """The process id, while it runs."""
+
+    async def kill(self) -> None:
+        """Kill it, and wait until it is gone."""
+
+    async def until_ready(self) -> None:
+        """Wait until it runs and is set up."""
+
+    async def take_away(self) -> None:
+        """Kill it, and let nothing start it again until it is brought back."""
+
+    def bring_back(self) -> None:
+        """Let it be started again."""
+
+
+class Stack:
+    """Servers that run, and what a process needs to know to use them.
+
+    A server is called by its own name or by the part that it plays: `postgres`, `nats`, `object_store` or `lakehouse`.
+    Several may play one part, and one may play several.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        directory: Path,
+        servers: Mapping[str, RunningServer],
+        parts: Mapping[str, Sequence[str]],
+    ) -> None:
         self.settings = settings
         self.directory = directory
         self._servers = servers
+        self._parts = parts
+
+    @property
+    def servers(self) -> list[str]:
+        """The names of the servers, in the order in which they are started."""
+        return list(self._servers)
 
     @property
     def pids(self) -> dict[str, int]:
         """Name → process id of the servers that are running now."""
         return {name: server.pid for name, server in self._servers.items() if server.pid is not None}
 
+    def playing(self, part: str) -> list[str]:
+        """The names of the servers that play a part."""
+        return [name for name in self._parts.get(part, ()) if name in self._servers]
+
     async def kill(self, name: str) -> None:
-        """Kill a server with SIGKILL and wait until it is gone; it is started again like after any death."""
-        await self._servers[name].kill()
+        """Kill with SIGKILL and wait until it is gone; it is started again like after any death."""
+        await asyncio.gather(*(server.kill() for server in self._called(name)))
 
     async def until_ready(self, name: str) -> None:
-        """Wait until a server runs and is set up."""
-        await self._servers[name].is_ready.wait()
+        """Wait until it runs and is set up."""
+        await asyncio.gather(*(server.until_ready() for server in self._called(name)))
+
+    @asynccontextmanager
+    async def away(self, name: str) -> AsyncIterator[None]:
+        """Kill with SIGKILL, and let nothing start it again until the block is left; it is ready then."""
+        servers = self._called(name)
+        try:
+            await asyncio.gather(*(server.take_away() for server in servers))
+            yield
+        finally:
+            # All of them before any is waited for: what plays a part together may need each other.
+            for server in servers:
+                server.bring_back()
+        await self.until_ready(name)
+
+    def _called(self, name: str) -> list[RunningServer]:
+        names = [name] if name in self._servers else self.playing(name)
+        if not names:
+            raise NotFound(f"no server is called {name!r}, and none plays that part; there are {self.servers}")
+        return [self._servers[each] for each in names]
+
+
+def players(names: Iterable[str], parts: Mapping[str, Sequence[str]]) -> set[str]:
+    """The servers that have these names or play these parts."""
+    return {server for name in names for server in parts.get(name, (name,))}
 
 
 @asynccontextmanager
-async def kept(servers: dict[str, KeptServer]) -> AsyncIterator[None]:
-    """Start servers together, keep them alive until the block is left, and stop them from the last to the first."""
+async def kept(servers: Mapping[str, KeptServer]) -> AsyncIterator[None]:
+    """Start servers together, keep them alive until the block is left, and stop them from the last to the first.
+
+    One that needs others is started when those are ready, now and whenever it died.
+    """
+    for server in servers.values():
+        server.find_needs(servers)
     try:
         async with asyncio.TaskGroup() as starting:
             for server in servers.values():

@@ -1,0 +1,86 @@
+"""The distributed stack on one machine: PostgreSQL, a NATS cluster of three, MinIO and Nessie, without containers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from pydantic import SecretStr
+
+from infra.failures import unwrapped
+from infra.servers.credentials import Credentials, read_credentials
+from infra.servers.directory import Claim, claimed
+from infra.servers.guardian import guardian
+from infra.servers.minio import minio, minio_program
+from infra.servers.nats import NODES, PORTS_OF_A_NODE, nats_node
+from infra.servers.ports import choose_ports
+from infra.servers.postgres import postgres
+from infra.servers.server import KeptServer
+from infra.stacks.stack import Stack, kept, players
+from shared.settings import S3Key, Settings
+
+PARTS: Final = {
+    "postgres": ("postgres",),
+    "nats": NODES,
+    "object_store": ("minio",),
+    "lakehouse": ("postgres",),
+}
+"""Which servers play which part."""
+
+_PORTS: Final = ("postgres", "minio", *(f"{node}{suffix}" for node in NODES for suffix in PORTS_OF_A_NODE))
+
+
+@asynccontextmanager
+async def distributed(
+    data: Path, *, gateway_port: int = 8080, servers: Collection[str] = tuple(PARTS)
+) -> AsyncIterator[Stack]:
+    """Run PostgreSQL, three NATS nodes, MinIO and Nessie with their data in this directory, until the block is left.
+
+    A `gateway_port` of 0 becomes a free one. `servers` can name fewer, or the parts that they play, for tests. Raises
+    as `embedded` does, and `Invalid` when what MinIO or Nessie are made with is not installed.
+    """
+    wanted = players(servers, PARTS)
+    async with claimed(data.expanduser().resolve()) as claim:
+        if "minio" in wanted:
+            await asyncio.to_thread(minio_program)
+        names = (*_PORTS, "gateway") if gateway_port == 0 else _PORTS
+        ports = choose_ports(claim.directory, names)
+        credentials = read_credentials(claim.directory)
+        settings = _settings(claim, credentials, ports, gateway_port or ports["gateway"])
+        logs = claim.folder("logs")
+        with guardian(claim.lock) as group, unwrapped():
+            described = []
+            if "postgres" in wanted:
+                described.append(await postgres(claim, settings, ports["postgres"], group))
+            described += [
+                nats_node(claim, settings, ports, node, credentials.nats_cluster) for node in NODES if node in wanted
+            ]
+            if "minio" in wanted:
+                described.append(minio(claim, settings, ports["minio"]))
+            running = {
+                server.name: KeptServer(server, log_file=logs / f"{server.name}.log", group=group, lock=claim.lock)
+                for server in described
+            }
+            async with kept(running):
+                yield Stack(settings, claim.directory, running, PARTS)
+
+
+def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gateway_port: int) -> Settings:
+    return Settings(
+        postgres_url=f"postgresql://127.0.0.1:{ports['postgres']}/rat",
+        postgres_passwords={role: SecretStr(password) for role, password in credentials.postgres.items()},
+        nats_urls=[f"nats://127.0.0.1:{ports[node]}" for node in NODES],
+        nats_passwords={user: SecretStr(password) for user, password in credentials.nats.items()},
+        nats_replicas=len(NODES),
+        s3_endpoint=f"http://127.0.0.1:{ports['minio']}",
+        s3_region="us-east-1",
+        s3_bucket="rat",
+        s3_keys={
+            role: S3Key(access_key_id=key.access_key_id, secret_access_key=SecretStr(key.secret_access_key))
+            for role, key in credentials.s3.items()
+        },
+        lakehouse="embedded",
+        gateway_port=gateway_port,
+        spill_directory=str(claim.empty_folder("spill")),
+    )
