@@ -35,11 +35,13 @@ from faststream.security import SASLPlaintext
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import AckPolicy as DeliveryAck
 from nats.js.api import ConsumerConfig
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.health import CheckHealth, Dependency, Health
 from contracts.messages import Event, Query, derived_id
+from shared.background import background, every
 from shared.errors import BY_CODE, Conflict, Internal, Invalid, RatError, TimedOut, Unavailable
 from shared.logs import correlation_id
 from shared.settings import Settings
@@ -60,6 +62,10 @@ QUERY_CONCURRENCY: Final = 32
 QUERY_TIMEOUT_SECONDS: Final = 30.0
 LOOK_TIMEOUT_SECONDS: Final = 3.0
 """How long a server may take to show that it is there."""
+CONSUMER_SECONDS: Final = 5.0
+"""How long a durable consumer is missing at the most that somebody deleted, alone or with its stream."""
+PULL_PAUSE_SECONDS: Final = 0.2
+"""How long a pull waits that nobody answers, as there is no consumer, or none that has a leader."""
 
 TRANSIENT: Final = (
     Unavailable,
@@ -175,6 +181,9 @@ class Bus:
         """The subjects whose messages are held by a taker, beyond one call: nothing acknowledges them here."""
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self._lease_seconds = lease_seconds
+        self._consumers: dict[str, ConsumerConfig] = {}
+        """Subject → what its durable consumer is like."""
+        self._pulling: list[Any] = []
 
     # Declaring
 
@@ -212,16 +221,22 @@ class Bus:
 
     def _pulled(self, event: type[Event], ack_wait_seconds: float, **options: Any) -> Any:
         durable = f"{self.service}-{event.subject.replace('.', '-')}"
-        return self.broker.subscriber(
+        config = ConsumerConfig(ack_wait=ack_wait_seconds, max_ack_pending=1000, max_deliver=-1)
+        self._consumers[event.subject] = config.evolve(
+            durable_name=durable, filter_subject=event.subject, ack_policy=DeliveryAck.EXPLICIT
+        )
+        subscriber = self.broker.subscriber(
             event.subject,
             stream=JStream(stream_of(event.subject), declare=False),
             durable=durable,
             pull_sub=PullSub(batch_size=1, timeout=5.0),
-            config=ConsumerConfig(ack_wait=ack_wait_seconds, max_ack_pending=1000, max_deliver=-1),
+            config=config,
             ack_policy=AckPolicy.MANUAL,
             decoder=_decode_event,
             **options,
         )
+        self._pulling.append(subscriber)
+        return subscriber
 
     # Living
 
@@ -232,7 +247,8 @@ class Bus:
         self.broker.subscriber(health, queue=self.service, include_in_schema=False)(self.health)
         await self._start()
         try:
-            yield
+            async with background(lambda: every(CONSUMER_SECONDS, self._keep_consumers)):
+                yield
         finally:
             # NATS may be away: then there is nothing to say farewell to.
             with suppress(nats.errors.Error, OSError):
@@ -247,8 +263,28 @@ class Bus:
                 log.info("waiting for nats", service=self.service, error=repr(error))
                 await asyncio.sleep(retry_delay(attempt) / 3)
             else:
-                return
+                return self._pull_patiently()
         raise Unavailable("NATS cannot be reached")
+
+    def _pull_patiently(self) -> None:
+        """Let no subscriber pull without a pause where nobody answers, which FastStream's would do."""
+        for subscriber in self._pulling:
+            if subscriber.subscription is not None:
+                subscriber.subscription.fetch = _patient(subscriber.subscription.fetch)
+
+    async def _keep_consumers(self) -> None:
+        """Make durable consumers again that somebody deleted, alone or with their stream."""
+        for subject, config in self._consumers.items():
+            # Its stream may not be there again yet, or NATS not.
+            with suppress(nats.errors.Error, nats.js.errors.Error, OSError):
+                await self._ensure_consumer(stream_of(subject), config)
+
+    async def _ensure_consumer(self, stream: str, config: ConsumerConfig) -> None:
+        try:
+            await self.jetstream.consumer_info(stream, str(config.durable_name))
+        except nats.js.errors.NotFoundError:
+            await self.jetstream.add_consumer(stream, config)
+            log.warning("a consumer was gone", service=self.service, stream=stream, consumer=config.durable_name)
 
     async def health(self, query: CheckHealth) -> Health:
         """Say that the service is there, and which of the servers that it depends on are."""
@@ -324,6 +360,17 @@ class Bus:
         """JetStream over that connection."""
         stream: JetStreamContext = self.broker.config.connection_state.stream
         return stream
+
+
+def _patient(fetch: Callable[..., Awaitable[list[Msg]]]) -> Callable[..., Awaitable[list[Msg]]]:
+    async def fetch_patiently(*arguments: Any, **options: Any) -> list[Msg]:
+        try:
+            return await fetch(*arguments, **options)
+        except nats.js.errors.APIError:
+            await asyncio.sleep(PULL_PAUSE_SECONDS)
+            raise
+
+    return fetch_patiently
 
 
 async def _look(dependency: str, look: Callable[[], Awaitable[object]]) -> Dependency:

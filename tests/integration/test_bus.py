@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
@@ -273,3 +274,31 @@ async def test_everything_goes_on_when_nats_is_back(nats_only: Stack) -> None:
         await eventually(lambda: {event.trigger for event in heard} == {"before", "after"}, within=20)
 
     assert returns
+
+
+async def test_events_are_heard_again_after_their_stream_was_deleted(settings: Settings) -> None:
+    catalog = connect(settings, "catalog")
+    heard = hearing(catalog, fine)
+    async with catalog.running():
+        await catalog.publish(request("before"))
+        await eventually(lambda: len(heard) == 1)
+
+        await (await jetstream(settings)).delete_stream("EVENTS")
+
+        async def published() -> bool:
+            await catalog.publish(request("after"))
+            return True
+
+        await eventually(published, within=20)
+        await eventually(lambda: [event.trigger for event in heard] == ["before", "after"], within=20)
+
+
+async def test_waiting_for_a_consumer_that_is_gone_costs_nothing(settings: Settings) -> None:
+    catalog = connect(settings, "catalog")
+    hearing(catalog, fine)
+    async with catalog.running():
+        used = time.process_time()
+        await (await jetstream(settings)).delete_consumer("EVENTS", "catalog-run-requested")
+        await eventually(lambda: settled(settings), within=20)
+
+    assert time.process_time() - used < 2
