@@ -44,6 +44,11 @@ class Claim:
         return path
 
 
+def absolute(directory: Path) -> Path:
+    """The directory, wherever this process stands."""
+    return directory.expanduser().resolve()
+
+
 @asynccontextmanager
 async def claimed(directory: Path) -> AsyncIterator[Claim]:
     """Hold a data directory, made if it is missing, until the block is left.

@@ -104,7 +104,7 @@ class KeptServer:
                 await self._renew()
 
     async def _renew(self) -> None:
-        renewing = asyncio.create_task(self._server.set_up())
+        renewing = asyncio.ensure_future(self._server.set_up())
         try:
             await asyncio.wait({renewing, self._gone}, return_when=asyncio.FIRST_COMPLETED)
             if renewing.done():
@@ -214,7 +214,7 @@ class KeptServer:
         return f"the end of {self._log_file}:\n" + "\n".join(lines)
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _cancelled(task: asyncio.Future[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError, Exception):
         await task

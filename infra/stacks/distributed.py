@@ -10,17 +10,17 @@ from pydantic import SecretStr
 
 from infra.failures import unwrapped
 from infra.servers.credentials import Credentials, read_credentials
-from infra.servers.directory import Claim, claimed
+from infra.servers.directory import Claim, absolute, claimed
 from infra.servers.guardian import guardian
 from infra.servers.minio import minio, minio_program
 from infra.servers.nats import NODES, PORTS_OF_A_NODE, nats_node
 from infra.servers.ports import choose_ports
 from infra.servers.postgres import postgres
 from infra.servers.server import KeptServer
-from infra.stacks.stack import Stack, kept, players
+from infra.stacks.stack import PARTS, Stack, kept, players
 from shared.settings import S3Key, Settings
 
-PARTS: Final = {
+_PLAYERS: Final = {
     "postgres": ("postgres",),
     "nats": NODES,
     "object_store": ("minio",),
@@ -33,15 +33,15 @@ _PORTS: Final = ("postgres", "minio", *(f"{node}{suffix}" for node in NODES for 
 
 @asynccontextmanager
 async def distributed(
-    data: Path, *, gateway_port: int = 8080, servers: Collection[str] = tuple(PARTS)
+    data: Path, *, gateway_port: int = 8080, servers: Collection[str] = PARTS
 ) -> AsyncIterator[Stack]:
     """Run PostgreSQL, three NATS nodes, MinIO and Nessie with their data in this directory, until the block is left.
 
     A `gateway_port` of 0 becomes a free one. `servers` can name fewer, or the parts that they play, for tests. Raises
     as `embedded` does, and `Invalid` when what MinIO or Nessie are made with is not installed.
     """
-    wanted = players(servers, PARTS)
-    async with claimed(data.expanduser().resolve()) as claim:
+    wanted = players(servers, _PLAYERS)
+    async with claimed(absolute(data)) as claim:
         if "minio" in wanted:
             await asyncio.to_thread(minio_program)
         names = (*_PORTS, "gateway") if gateway_port == 0 else _PORTS
@@ -63,7 +63,7 @@ async def distributed(
                 for server in described
             }
             async with kept(running):
-                yield Stack(settings, claim.directory, running, PARTS)
+                yield Stack(settings, claim.directory, running, _PLAYERS)
 
 
 def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gateway_port: int) -> Settings:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from infra.failures import unwrapped
 from infra.servers.credentials import Credentials, read_credentials
-from infra.servers.directory import Claim, claimed
+from infra.servers.directory import Claim, absolute, claimed
 from infra.servers.guardian import guardian
 from infra.servers.nats import nats_server
 from infra.servers.ports import choose_ports
@@ -18,10 +18,10 @@ from infra.servers.seaweedfs import PORTS as SEAWEEDFS_PORTS
 from infra.servers.seaweedfs import grpc_sockets, seaweedfs
 from infra.servers.server import KeptServer
 from infra.servers.webhook import webhook
-from infra.stacks.stack import Stack, kept, players
+from infra.stacks.stack import PARTS, Stack, kept, players
 from shared.settings import S3Key, Settings
 
-PARTS: Final = {
+_PLAYERS: Final = {
     "postgres": ("postgres",),
     "nats": ("nats",),
     "object_store": ("seaweedfs",),
@@ -37,14 +37,15 @@ _PORTS: Final = (
 
 
 @asynccontextmanager
-async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[str] = tuple(PARTS)) -> AsyncIterator[Stack]:
+async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[str] = PARTS) -> AsyncIterator[Stack]:
     """Run PostgreSQL, NATS and SeaweedFS with their data in this directory, until the block is left.
 
-    A `gateway_port` of 0 becomes a free one. `servers` can name fewer, or the parts that they play, for tests. Raises `Conflict` when another
-    process uses the directory, `Unavailable` with the end of its log when a server does not start. One that dies is
-    started again; one that dies five times within a minute cancels the block, and is raised as `Unavailable`.
+    A `gateway_port` of 0 becomes a free one. `servers` can name fewer, or the parts that they play, for tests. Raises
+    `Conflict` when another process uses the directory, `Unavailable` with the end of its log when a server does not
+    start. One that dies is started again; one that dies five times within a minute cancels the block, and is raised as
+    `Unavailable`.
     """
-    async with claimed(_absolute(data)) as claim:
+    async with claimed(absolute(data)) as claim:
         names = (*_PORTS, "gateway") if gateway_port == 0 else _PORTS
         ports = choose_ports(claim.directory, names)
         credentials = read_credentials(claim.directory)
@@ -52,7 +53,7 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
         logs = claim.folder("logs")
         with guardian(claim.lock) as group, _sockets_removed(ports), unwrapped():
             async with webhook(settings) as address:
-                wanted = players(servers, PARTS)
+                wanted = players(servers, _PLAYERS)
                 described = []
                 if "postgres" in wanted:
                     described.append(await postgres(claim, settings, ports["postgres"], group))
@@ -67,11 +68,7 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
                     for server in described
                 }
                 async with kept(running):
-                    yield Stack(settings, claim.directory, running, PARTS)
-
-
-def _absolute(directory: Path) -> Path:
-    return directory.expanduser().resolve()
+                    yield Stack(settings, claim.directory, running, _PLAYERS)
 
 
 @contextmanager

@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from infra.servers.server import KeptServer
 from shared.errors import NotFound
 from shared.settings import Settings
+
+PARTS: Final = ("postgres", "nats", "object_store", "lakehouse")
+"""What servers of a stack are for."""
 
 
 class RunningServer(Protocol):
@@ -34,8 +37,8 @@ class RunningServer(Protocol):
 class Stack:
     """Servers that run, and what a process needs to know to use them.
 
-    A server is called by its own name or by the part that it plays: `postgres`, `nats`, `object_store` or `lakehouse`.
-    Several may play one part, and one may play several.
+    A server is called by its own name or by the part that it plays, one of `PARTS`. Several may play one part, and one
+    may play several.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ def players(names: Iterable[str], parts: Mapping[str, Sequence[str]]) -> set[str
 
 
 @asynccontextmanager
-async def kept(servers: Mapping[str, KeptServer]) -> AsyncIterator[None]:
+async def kept(servers: dict[str, KeptServer]) -> AsyncIterator[None]:
     """Start servers together, keep them alive until the block is left, and stop them from the last to the first.
 
     One that needs others is started when those are ready, now and whenever it died.

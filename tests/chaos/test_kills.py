@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
 from shared.settings import Settings
 from tests.client import Client, client, unique
 from tests.processes import ServiceProcess, separate
+from tests.stacks import StackIn
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(300)
@@ -44,9 +44,9 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def platform(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
     async with AsyncExitStack() as exits:
-        stack = await exits.enter_async_context(embedded(tmp_path_factory.mktemp("chaos"), gateway_port=0))
+        stack = await exits.enter_async_context(stack_in(tmp_path_factory.mktemp("chaos")))
         settings = impatient(stack.settings)
         logs = tmp_path_factory.mktemp("logs")
         processes = await exits.enter_async_context(separate(settings, *SERVICES, logs=logs))

@@ -1,4 +1,4 @@
-"""The whole platform in this process, on an embedded stack of its own."""
+"""The whole platform in this process, on a stack of its own."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 
 from infra.services import SERVICES, serving
-from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
 from tests.client import Client, client
+from tests.stacks import StackIn
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Platform:
 
 
 @pytest.fixture(scope="package")
-async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+async def platform(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
     """All services, ready to be used."""
     async with (
-        embedded(tmp_path_factory.mktemp("platform"), gateway_port=0) as stack,
+        stack_in(tmp_path_factory.mktemp("platform")) as stack,
         serving(SERVICES, stack.settings) as running,
         client(stack.settings, running["gateway"]) as user,
     ):

@@ -11,18 +11,18 @@ import nats
 import pytest
 
 from contracts.runs import CheckAttempt, FindRunOutcome, RunOutcome, RunQueued, RunRequested
-from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
 from shared.bus import MAX_MESSAGE_BYTES, Bus, connect
 from shared.errors import Conflict, Invalid, NotFound, Unavailable
 from shared.logs import correlation_id
 from shared.settings import Settings
+from tests.stacks import StackIn
 from tests.waiting import eventually
 
 
 @pytest.fixture
-async def nats_only(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with embedded(tmp_path_factory.mktemp("nats"), gateway_port=0, servers=("nats",)) as stack:
+async def nats_only(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    async with stack_in(tmp_path_factory.mktemp("nats"), ["nats"]) as stack:
         yield stack
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
 from shared.database import database, transaction
 from shared.errors import Conflict, Invalid, Unavailable
 from shared.settings import Settings
+from tests.stacks import StackIn
 from tests.waiting import eventually
 
 ROLE = "scheduler"
@@ -21,9 +21,9 @@ Write = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+async def server(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """A PostgreSQL of our own, to be killed."""
-    async with embedded(tmp_path_factory.mktemp("postgres"), gateway_port=0, servers=["postgres"]) as stack:
+    async with stack_in(tmp_path_factory.mktemp("postgres"), ["postgres"]) as stack:
         yield stack
 
 

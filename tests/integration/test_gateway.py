@@ -17,21 +17,21 @@ import pytest
 
 from contracts.runs import RunStatus
 from infra.services import SERVICES, serving
-from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
 from services.gateway.service import serve
 from services.gateway.tokens import Scope, tokens
 from shared.errors import Conflict, Invalid
 from tests.client import Client, client, unique
+from tests.stacks import StackIn
 from tests.waiting import eventually
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 @pytest.fixture(scope="module")
-async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Stack, str]]:
+async def platform(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Stack, str]]:
     async with (
-        embedded(tmp_path_factory.mktemp("platform"), gateway_port=0) as stack,
+        stack_in(tmp_path_factory.mktemp("platform")) as stack,
         serving(SERVICES, stack.settings) as running,
     ):
         yield stack, running["gateway"]

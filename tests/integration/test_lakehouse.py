@@ -19,7 +19,6 @@ from pyiceberg.exceptions import (
 from pyiceberg.types import StringType
 
 from contracts.names import Qualified
-from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
 from shared.duckdb_engine import connect
 from shared.errors import AlreadyExists, Forbidden, Invalid, NotFound, Unavailable
@@ -27,6 +26,7 @@ from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.files import storage_errors
 from shared.lakehouse.port import MAIN, BranchClosed, Lakehouse, MergeConflict, Merged
+from tests.stacks import StackIn
 from tests.waiting import eventually
 
 Catalogs = Callable[[str], Catalog]
@@ -53,10 +53,10 @@ def engine(stack: Stack) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @pytest.fixture(scope="module")
-async def fragile(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+async def fragile(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Servers of our own, to be killed."""
-    servers = ["postgres", "seaweedfs"]
-    async with embedded(tmp_path_factory.mktemp("fragile"), gateway_port=0, servers=servers) as stack:
+    servers = ["postgres", "object_store", "lakehouse"]
+    async with stack_in(tmp_path_factory.mktemp("fragile"), servers) as stack:
         yield stack
 
 
@@ -567,9 +567,11 @@ async def test_query_and_catalog_only_read(stack: Stack, lake: Lakehouse, on: Ca
                     await attempt
 
 
-async def test_a_reader_that_comes_first_is_told_so(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_a_reader_that_comes_first_is_told_so(
+    stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     async with (
-        embedded(tmp_path_factory.mktemp("empty"), gateway_port=0, servers=["postgres"]) as stack,
+        stack_in(tmp_path_factory.mktemp("empty"), ["postgres"]) as stack,
         lakehouse(stack.settings, "query") as reader,
     ):
         with pytest.raises(Unavailable, match="no tables yet"):
@@ -629,12 +631,12 @@ async def test_a_write_without_the_object_store_is_unavailable(fragile: Stack, t
         branch = await new_branch(lake)
         with catalogs(fragile.settings, "runner") as on:
             catalog = on(branch)
-            await fragile.kill("seaweedfs")
+            await fragile.kill("object_store")
             with pytest.raises(Unavailable):
                 catalog.create_table(table, rows().schema)
             with pytest.raises(Unavailable), storage_errors(str(table)):
                 append(catalog, table, 1)
 
-            await fragile.until_ready("seaweedfs")
+            await fragile.until_ready("object_store")
             append(catalog, table, 1)
             assert read(catalog, table) == [1]

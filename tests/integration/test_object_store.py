@@ -10,11 +10,11 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
 from shared.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from shared.object_store import MEBIBYTE, ObjectStore, object_store
 from shared.settings import S3Key
+from tests.stacks import StackIn
 
 
 @pytest.fixture
@@ -209,10 +209,12 @@ async def test_a_bucket_that_was_not_made_yet_is_unavailable(stack: Stack) -> No
             await store.get("a")
 
 
-async def test_nothing_worse_than_unavailable_comes_of_a_kill(tmp_path_factory: pytest.TempPathFactory) -> None:
+async def test_nothing_worse_than_unavailable_comes_of_a_kill(
+    stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     large = noise(12 * MEBIBYTE)
     async with (
-        embedded(tmp_path_factory.mktemp("store"), gateway_port=0, servers=["seaweedfs"]) as stack,
+        stack_in(tmp_path_factory.mktemp("store"), ["object_store"]) as stack,
         object_store(stack.settings, "infra", part_bytes=5 * MEBIBYTE) as store,
     ):
         await store.put("large", large)
@@ -230,8 +232,8 @@ async def test_nothing_worse_than_unavailable_comes_of_a_kill(tmp_path_factory: 
             tasks.create_task(repeat(lambda: store.get("large")))
             tasks.create_task(repeat(lambda: store.put_stream("streamed", chunks(large, MEBIBYTE))))
             tasks.create_task(repeat(lambda: store.put("small", b"1")))
-            await stack.kill("seaweedfs")
-            await stack.until_ready("seaweedfs")
+            await stack.kill("object_store")
+            await stack.until_ready("object_store")
             is_back.set()
 
         assert await store.get("large") == await store.get("streamed") == large

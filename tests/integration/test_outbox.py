@@ -10,18 +10,18 @@ import nats
 import pytest
 
 from contracts.runs import RunRequested
-from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
 from shared.bus import Bus, connect
 from shared.database import database, transaction
 from shared.outbox import emit, relay
 from shared.settings import Settings
+from tests.stacks import StackIn
 from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
-async def two_servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with embedded(tmp_path_factory.mktemp("outbox"), gateway_port=0, servers=("nats", "postgres")) as stack:
+async def two_servers(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    async with stack_in(tmp_path_factory.mktemp("outbox"), ["nats", "postgres"]) as stack:
         yield stack
 
 

@@ -1,0 +1,30 @@
+"""Which stack is tested, as `pytest --stack` says; every test that needs servers of its own gets them here."""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+from infra.stacks import table
+from infra.stacks.stack import PARTS, Stack
+
+STACKS: Final = {**table.STACKS}
+"""Name → what starts a stack of that kind."""
+
+
+class StackIn(Protocol):
+    """Starts the stack that is tested, with its data in a directory, until the block is left."""
+
+    def __call__(self, data: Path, servers: Collection[str] = PARTS) -> AbstractAsyncContextManager[Stack]: ...
+
+
+def stack_in(kind: str) -> StackIn:
+    """How the stack of this kind is started."""
+    start = STACKS[kind]
+
+    @asynccontextmanager
+    async def started(data: Path, servers: Collection[str] = PARTS) -> AsyncIterator[Stack]:
+        async with start(data, gateway_port=0, servers=servers) as stack:
+            yield stack
+
+    return started
