@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.stacks.stack import Stack
-from tests.stacks import STACKS, StackIn
+from tests.stacks import FOLDERS, STACKS, StackIn
 from tests.stacks import stack_in as starting
 
 
@@ -16,9 +16,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out folders that are called like another stack: they hold the tests of that stack alone."""
-    of_a_stack = collection_path.is_dir() and collection_path.name in STACKS
-    return True if of_a_stack and collection_path.name != config.getoption("--stack") else None
+    """Leave out folders of tests that are not about the stack that is tested."""
+    return True if config.getoption("--stack") not in FOLDERS.get(collection_path.name, STACKS) else None
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -27,9 +26,15 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 @pytest.fixture(scope="session")
-def stack_in(request: pytest.FixtureRequest) -> StackIn:
+def kind(request: pytest.FixtureRequest) -> str:
+    """The name of the stack that is tested."""
+    return str(request.config.getoption("--stack"))
+
+
+@pytest.fixture(scope="session")
+def stack_in(kind: str) -> StackIn:
     """Starts a stack of the kind that is tested, for tests that do to it what others must not see."""
-    return starting(request.config.getoption("--stack"))
+    return starting(kind)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,9 @@ from infra.stacks.stack import PARTS, Stack
 STACKS: Final = {**table.STACKS}
 """Name → what starts a stack of that kind."""
 
+FOLDERS: Final = {"processes": {"embedded", "distributed"}, "distributed": {"distributed"}}
+"""Folders of tests that are about some stacks only, and which. All others are about each of them."""
+
 
 class StackIn(Protocol):
     """Starts the stack that is tested, with its data in a directory, until the block is left."""
