@@ -18,7 +18,7 @@ from shared.errors import Conflict, Invalid
 
 log = structlog.get_logger()
 
-_EXECUTABLES: Final = frozenset({"postgres", "initdb", "nats-server", "weed", "sh"})
+_EXECUTABLES: Final = frozenset({"postgres", "initdb", "nats-server", "weed", "java", "sh"})
 _GUARDIAN_SECONDS: Final = 3.0
 """How long the guardian of a killed stack is given to stop its servers."""
 _LEFTOVER_SECONDS: Final = 10.0
