@@ -12,6 +12,7 @@ import nats
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
+from shared.lakehouse.nessie import nessie_lakehouse
 from shared.settings import Settings
 from shared.streams import ensure_streams
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 ROLES: Final = ("catalog", "scheduler", "trigger", "ingest", "runner", "query", "gateway")
 """The services. Each is a role of PostgreSQL that owns the schema of its name, and a user of NATS."""
+
+NESSIE: Final = "nessie"
+"""The role of Nessie in PostgreSQL and in the object store."""
 
 _LAKEHOUSE_READERS: Final = ("query", "catalog")
 
@@ -52,6 +56,7 @@ async def set_up_postgres(settings: Settings) -> None:
     """Make the database, and a role with a schema of its own for each service.
 
     `lakehouse` belongs to the runner and can be read by query and catalog. Nobody else reaches any schema but its own.
+    Where the lakehouse is Nessie's, it has a role and a schema for what it stores.
     """
     connection = await _connect_to_database(settings)
     try:
@@ -61,6 +66,9 @@ async def set_up_postgres(settings: Settings) -> None:
             for role in ROLES:
                 await _make_role(connection, role, settings.postgres_password(role))
             await _make_schemas(connection)
+            if settings.lakehouse == "nessie":
+                await _make_role(connection, NESSIE, settings.postgres_password(NESSIE))
+                await _make_schema(connection, NESSIE)
     finally:
         await connection.close()
 
@@ -126,6 +134,12 @@ async def _owner_of_bucket(settings: Settings) -> AsyncIterator["S3Client"]:
         yield client
 
 
+async def set_up_nessie(settings: Settings) -> None:
+    """Give main its first entry, without which no branch would have anything in common with it."""
+    async with nessie_lakehouse(settings, "runner") as lakehouse:
+        await lakehouse.set_up()
+
+
 async def _raised_anyway(_error: Exception) -> None:
     """The client would log what it raises as well."""
 
@@ -159,17 +173,21 @@ async def _make_role(connection: asyncpg.Connection, role: str, password: str) -
 
 async def _make_schemas(connection: asyncpg.Connection) -> None:
     database = await connection.fetchval("select quote_ident(current_database())")
-    roles = ", ".join(ROLES)
     readers = ", ".join(_LAKEHOUSE_READERS)
     await connection.execute(f"revoke all on database {database} from public")
-    await connection.execute(f"grant connect on database {database} to {roles}")
     await connection.execute("revoke create on schema public from public")
     for role in ROLES:
-        await connection.execute(f"create schema if not exists {role} authorization {role}")
-        await connection.execute(f"alter role {role} in database {database} set search_path = {role}")
+        await _make_schema(connection, role)
     await connection.execute("create schema if not exists lakehouse authorization runner")
     await connection.execute(f"grant usage on schema lakehouse to {readers}")
     await connection.execute(f"grant select on all tables in schema lakehouse to {readers}")
     await connection.execute(
         f"alter default privileges for role runner in schema lakehouse grant select on tables to {readers}"
     )
+
+
+async def _make_schema(connection: asyncpg.Connection, role: str) -> None:
+    database = await connection.fetchval("select quote_ident(current_database())")
+    await connection.execute(f"grant connect on database {database} to {role}")
+    await connection.execute(f"create schema if not exists {role} authorization {role}")
+    await connection.execute(f"alter role {role} in database {database} set search_path = {role}")

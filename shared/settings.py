@@ -43,7 +43,17 @@ class Settings(BaseSettings):
     s3_keys: dict[str, S3Key] = {}
     """Role (the name of a service, or `infra`, `uploader`) → key pair."""
 
-    lakehouse: Literal["embedded"] = "embedded"
+    lakehouse: Literal["embedded", "nessie"] = "embedded"
+    """Where branches and merges are kept: in the schema `lakehouse` of PostgreSQL, or by Project Nessie."""
+    nessie_url: str = "http://127.0.0.1:19120"
+    nessie_tokens: dict[str, SecretStr] = {}
+    """Role (`runner`, `query` or `catalog`, and `merge`, with which the runner moves main) → bearer token."""
+    nessie_commit_timeout_seconds: float = 5
+    """Nessie's `nessie.version.store.persist.commit-timeout-millis`, after which it gives up a commit or a merge."""
+    nessie_page_size: int = Field(default=1000, ge=1)
+    """Entries that Nessie is asked for at a time."""
+    nessie_orphan_branch_max_age_hours: float = 24
+    """How long the closed branch of a run stays readable, for a look at what went wrong; on either lakehouse."""
 
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8080
@@ -100,6 +110,12 @@ class Settings(BaseSettings):
         if role not in self.s3_keys:
             raise Invalid(f"RAT_S3_KEYS has no entry for {role!r}")
         return self.s3_keys[role]
+
+    def nessie_token(self, role: str) -> str:
+        """The bearer token of a role; `Invalid` when this process was not given it."""
+        if role not in self.nessie_tokens:
+            raise Invalid(f"RAT_NESSIE_TOKENS has no entry for {role!r}")
+        return self.nessie_tokens[role].get_secret_value()
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, secrets included, for a process that is to have them."""

@@ -11,7 +11,7 @@ from infra.setup import ROLES
 from shared.errors import Invalid
 
 _NATS_USERS: Final = (*ROLES, "infra", "object_store", "publisher", "subscriber")
-_S3_ROLES: Final = ("catalog", "ingest", "runner", "query", "gateway", "infra", "uploader")
+_S3_ROLES: Final = ("catalog", "ingest", "runner", "query", "gateway", "nessie", "infra", "uploader")
 
 
 class KeyPair(BaseModel, frozen=True):
@@ -38,7 +38,7 @@ def read_credentials(directory: Path) -> Credentials:
     path = directory / "credentials.json"
     known = _known(path)
     complete = Credentials(
-        postgres={role: known.postgres.get(role) or _secret() for role in (*ROLES, "infra")},
+        postgres={role: known.postgres.get(role) or _secret() for role in (*ROLES, "nessie", "infra")},
         nats={user: known.nats.get(user) or _secret() for user in _NATS_USERS},
         s3={role: known.s3.get(role) or _key_pair(role) for role in _S3_ROLES},
         seaweedfs=known.seaweedfs or _secret(),

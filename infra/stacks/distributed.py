@@ -14,6 +14,8 @@ from infra.servers.directory import Claim, absolute, claimed
 from infra.servers.guardian import guardian
 from infra.servers.minio import minio, minio_program
 from infra.servers.nats import NODES, PORTS_OF_A_NODE, nats_node
+from infra.servers.nessie import PORTS as NESSIE_PORTS
+from infra.servers.nessie import nessie, nessie_jar, nessie_tokens
 from infra.servers.ports import choose_ports
 from infra.servers.postgres import postgres
 from infra.servers.server import KeptServer
@@ -24,11 +26,16 @@ _PLAYERS: Final = {
     "postgres": ("postgres",),
     "nats": NODES,
     "object_store": ("minio",),
-    "lakehouse": ("postgres",),
+    "lakehouse": ("nessie",),
 }
 """Which servers play which part."""
 
-_PORTS: Final = ("postgres", "minio", *(f"{node}{suffix}" for node in NODES for suffix in PORTS_OF_A_NODE))
+_PORTS: Final = (
+    "postgres",
+    "minio",
+    *(f"{node}{suffix}" for node in NODES for suffix in PORTS_OF_A_NODE),
+    *NESSIE_PORTS,
+)
 
 
 @asynccontextmanager
@@ -44,6 +51,8 @@ async def distributed(
     async with claimed(absolute(data)) as claim:
         if "minio" in wanted:
             await asyncio.to_thread(minio_program)
+        if "nessie" in wanted:
+            await asyncio.to_thread(nessie_jar)
         names = (*_PORTS, "gateway") if gateway_port == 0 else _PORTS
         ports = choose_ports(claim.directory, names)
         credentials = read_credentials(claim.directory)
@@ -58,6 +67,8 @@ async def distributed(
             ]
             if "minio" in wanted:
                 described.append(minio(claim, settings, ports["minio"]))
+            if "nessie" in wanted:
+                described.append(await nessie(claim, settings, ports))
             running = {
                 server.name: KeptServer(server, log_file=logs / f"{server.name}.log", group=group, lock=claim.lock)
                 for server in described
@@ -80,7 +91,9 @@ def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gat
             role: S3Key(access_key_id=key.access_key_id, secret_access_key=SecretStr(key.secret_access_key))
             for role, key in credentials.s3.items()
         },
-        lakehouse="embedded",
+        lakehouse="nessie",
+        nessie_url=f"http://127.0.0.1:{ports['nessie']}",
+        nessie_tokens={role: SecretStr(token) for role, token in nessie_tokens(claim).items()},
         gateway_port=gateway_port,
         spill_directory=str(claim.empty_folder("spill")),
     )

@@ -16,7 +16,7 @@ import asyncpg
 from contracts.names import Qualified
 from shared.database import Connection, database, transaction
 from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
-from shared.lakehouse.port import MAIN, Branch, BranchClosed, MergeConflict, Merged, TableChange
+from shared.lakehouse.port import BEGINNING, MAIN, Branch, BranchClosed, MergeConflict, Merged, TableChange
 from shared.settings import Settings
 
 SCHEMA = "lakehouse"
@@ -40,6 +40,9 @@ class EmbeddedLakehouse:
 
     Locks are always taken in one order: main's row, then the branch's.
     """
+
+    merges_settle_within = timedelta(0)
+    """A branch is closed under the lock that its merge holds."""
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
@@ -109,17 +112,14 @@ class EmbeddedLakehouse:
         with _translated():
             records = await self._pool.fetch(
                 """
-                select name, base_seq, created_at, closed_at
+                select name, closed_at
                 from branches
                 where starts_with(name, $1) and name <> 'main'
                 order by name
                 """,
                 prefix,
             )
-        return [
-            Branch(record["name"], str(record["base_seq"]), record["created_at"], record["closed_at"])
-            for record in records
-        ]
+        return [Branch(record["name"], record["closed_at"]) for record in records]
 
     async def is_closed(self, name: str) -> bool:
         """Whether a branch was closed or merged."""
@@ -182,13 +182,15 @@ class EmbeddedLakehouse:
                     location,
                 )
 
-    async def merge(self, branch: str, run_id: UUID | None, attempt: int | None) -> Merged | None:
+    async def merge(
+        self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
+    ) -> Merged | None:
         """Put all tables that a branch changed on main at once, or none, and close the branch."""
         _refuse_main(branch)
         with _translated():
             async with transaction(self._pool) as connection:
                 await connection.execute("select from branches where name = 'main' for update")
-                if run_id is not None and (earlier := await _merge_of(connection, run_id, since=0)):
+                if run_id is not None and (earlier := await _merge_of(connection, run_id, since=_seq(since))):
                     return earlier
                 base_seq = await _lock_open_branch(connection, branch)
                 changed, moved = await _changes(connection, branch, base_seq)

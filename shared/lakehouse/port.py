@@ -17,6 +17,9 @@ from shared.errors import Conflict
 MAIN = "main"
 """The branch that everybody reads; it changes by merges only."""
 
+BEGINNING = "0"
+"""The snapshot before everything that was ever merged."""
+
 
 class BranchClosed(Conflict):
     """The branch was closed or merged: nothing is committed to it, and it is not merged."""
@@ -38,9 +41,6 @@ class Branch:
     """A branch other than main."""
 
     name: str
-    base: str
-    """The snapshot of main that it was made from."""
-    created_at: datetime
     closed_at: datetime | None
 
 
@@ -75,11 +75,18 @@ class Lakehouse(Protocol):
     What goes into a table is written through a catalog of one branch (`shared.lakehouse.catalogs`).
     """
 
+    @property
+    def merges_settle_within(self) -> timedelta:
+        """How long after a branch was closed a merge of it that was under way may still come to be on main.
+
+        Whoever closes a branch without having seen the answer to its merge looks on main no sooner than that.
+        """
+
     async def head(self) -> str:
-        """Name main's newest snapshot; `"0"` while nothing was ever merged."""
+        """Name main's newest snapshot: as good a place as any to say since when something is looked for."""
 
     async def ensure_namespace(self, namespace: str, layer: str) -> None:
-        """Make sure that tables can be created in `namespace.layer`, on every branch."""
+        """Make sure that tables can be created in `namespace.layer`, on every branch that is made from now on."""
 
     async def create_branch(self, name: str) -> str:
         """Make a branch from main and give the snapshot that it starts from.
@@ -92,7 +99,7 @@ class Lakehouse(Protocol):
         """See to it that a branch of this name is not committed to or merged any more; it stays readable.
 
         A name without a branch is closed too: whoever comes late cannot make the branch, until the closed name
-        is deleted or swept. Once this returns, a merge that was under way has either happened or never will.
+        is deleted or swept. A merge that was under way has either happened `merges_settle_within` later, or never will.
         """
 
     async def delete_branch(self, name: str) -> None:
@@ -110,13 +117,16 @@ class Lakehouse(Protocol):
     async def drop_table(self, branch: str, table: Qualified) -> None:
         """Take a table off a branch, and with the merge off main; its files stay. `NotFound` where it is not."""
 
-    async def merge(self, branch: str, run_id: UUID | None, attempt: int | None) -> Merged | None:
+    async def merge(
+        self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
+    ) -> Merged | None:
         """Put all tables that a branch changed on main at once, or none, and close the branch.
 
         None when the branch changed nothing; it is not closed then. A `run_id` that was merged before, from
-        whatever branch, is answered with that merge. `MergeConflict` when main has moved under one of the
-        tables, a first creation or a drop included; `BranchClosed` when the branch is closed. `Unavailable`
-        leaves open whether it was merged: close the branch, then look with `find_merge`.
+        whatever branch and after the snapshot `since`, is answered with that merge; that no two branches of a run
+        are merged at once is for the caller to see to, by closing the others. `MergeConflict` when main has moved
+        under one of the tables, a first creation or a drop included; `BranchClosed` when the branch is closed.
+        `Unavailable` leaves open whether it was merged: close the branch, then look with `find_merge`.
         """
 
     async def find_merge(self, run_id: UUID, since: str) -> Merged | None:

@@ -1,0 +1,570 @@
+"""The lakehouse of the distributed stack: branches, contents and the log of merges in Project Nessie.
+
+A branch of the port is one of Nessie's. Closing it makes `failed-<run>-<n>` at its head and then deletes
+`run-<run>-<n>` by its hash, so that a commit that comes between is either closed with it or refused. A merge is found
+in main's log by the properties of its commit. Nothing is ever forced.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from contracts.names import Qualified
+from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
+from shared.lakehouse.nessie_api import Json, NessieApi, Refused, literal, segment, session
+from shared.lakehouse.nessie_names import branch_of, check_name, closed_name, merged_name, prefixes
+from shared.lakehouse.port import BEGINNING, MAIN, Branch, BranchClosed, MergeConflict, Merged, TableChange
+from shared.settings import Settings
+
+MERGER: Final = "merge"
+"""The role with whose token the runner moves main: no process that runs an author's code has it."""
+
+_FIRST_NAMESPACE: Final = "default"
+_BRANCH: Final = "rat.branch"
+"""The property of every merge's commit: the branch that was merged."""
+_RUN_ID: Final = "run_id"
+_ATTEMPT: Final = "attempt"
+_CLOSED: Final = "rat.closed"
+"""The property of the commit that says when a branch was closed; it changes nothing."""
+
+
+@asynccontextmanager
+async def nessie_lakehouse(settings: Settings, role: str) -> AsyncIterator["NessieLakehouse"]:
+    """Use Nessie as a role; the runner's also moves main, if this process has the token for it."""
+    async with session(settings.nessie_token(role)) as connections:
+        may_merge = role == "runner" and MERGER in settings.nessie_tokens
+        yield NessieLakehouse(
+            NessieApi(connections, settings.nessie_url, settings.nessie_page_size),
+            merge_token=settings.nessie_token(MERGER) if may_merge else None,
+            merges_settle_within=2 * timedelta(seconds=settings.nessie_commit_timeout_seconds),
+        )
+
+
+class NessieLakehouse:
+    """Implements `shared.lakehouse.port.Lakehouse`."""
+
+    def __init__(self, api: NessieApi, *, merge_token: str | None, merges_settle_within: timedelta) -> None:
+        self._api = api
+        self._merge_token = merge_token
+        self.merges_settle_within = merges_settle_within
+
+    async def set_up(self) -> None:
+        """Give an empty main its first commit: without one, no branch would have anything in common with it."""
+        with _translated():
+            await self._add_namespaces([(_FIRST_NAMESPACE,)])
+
+    async def head(self) -> str:
+        """Name main's newest snapshot."""
+        with _translated():
+            return await self._main()
+
+    async def ensure_namespace(self, namespace: str, layer: str) -> None:
+        """Make sure that tables can be created in `namespace.layer`, on every branch that is made from now on."""
+        with _translated():
+            await self._add_namespaces([(namespace,), (namespace, layer)])
+
+    async def create_branch(self, name: str) -> str:
+        """Make a branch from main and give the snapshot that it starts from."""
+        if name == MAIN:
+            raise AlreadyExists(f"there is a branch {name!r} already")
+        check_name(name)
+        with _translated():
+            base = await self._main()
+            try:
+                await self._create(name, base)
+            except Refused as refused:
+                if refused.code != "REFERENCE_ALREADY_EXISTS":
+                    raise
+                raise AlreadyExists(f"there is a branch {name!r} already") from refused
+            # Whoever closes a name makes the closed one first and looks for the open one then: one sees the other.
+            if await self._closed_references(name):
+                await self._delete(name)
+                raise BranchClosed(f"branch {name!r} is closed")
+        return base
+
+    async def close_branch(self, name: str) -> None:
+        """See to it that a branch of this name is not committed to or merged any more; it stays readable."""
+        _refuse_main(name)
+        with _translated():
+            while not await self._has_closed(name):
+                pass
+
+    async def delete_branch(self, name: str) -> None:
+        """Forget a branch, whatever its state; missing is fine."""
+        _refuse_main(name)
+        with _translated():
+            for reference in (name, closed_name(name), merged_name(name)):
+                await self._delete(reference)
+
+    async def branches(self, prefix: str = "") -> list[Branch]:
+        """List the branches whose names start so, by name, without main."""
+        with _translated():
+            names = [name for name in await self._names(prefix) if branch_of(name)[0].startswith(prefix)]
+            found = await asyncio.gather(*(self._reference(name, with_metadata=True) for name in names))
+        known: dict[str, Branch] = {}
+        for branch in (_branch(reference) for reference in found if reference is not None):
+            # While a branch is being closed it has both names; it is open until it has lost the first.
+            if branch.name not in known or branch.closed_at is None:
+                known[branch.name] = branch
+        return sorted(known.values(), key=lambda branch: branch.name)
+
+    async def is_closed(self, name: str) -> bool:
+        """Whether a branch was closed or merged."""
+        with _translated():
+            if await self._reference(name) is not None:
+                return False
+            if await self._closed_references(name):
+                return True
+        raise _no_branch(name)
+
+    async def sweep_branches(self, closed_for: timedelta) -> list[str]:
+        """Delete the branches that were closed longer ago than this, and say which."""
+        until = datetime.now(UTC) - closed_for
+        swept = set()
+        with _translated():
+            for name in await self._names(""):
+                branch, is_closed = branch_of(name)
+                reference = await self._reference(name, with_metadata=True) if is_closed else None
+                if reference is None:
+                    continue
+                closed_at = _closed_at(reference)
+                if closed_at is None:
+                    # Whoever was closing it did not come to its end; its time starts now.
+                    await self.close_branch(branch)
+                elif closed_at <= until:
+                    await self._delete(name)
+                    swept.add(branch)
+        return sorted(swept)
+
+    async def drop_table(self, branch: str, table: Qualified) -> None:
+        """Take a table off a branch, and with the merge off main; its files stay."""
+        with _translated():
+            reference = await self._open(branch)
+            if await self._location(table, branch, reference["hash"]) is None:
+                raise NotFound(f"no table {str(table)!r} on {branch!r}")
+            operation = {"type": "DELETE", "key": {"elements": list(table)}}
+            try:
+                await self._commit(branch, reference["hash"], f"drop {table}", [operation])
+            except Refused as refused:
+                if refused.is_missing_reference:
+                    raise await self._gone(branch) from refused
+                raise Conflict(f"{str(table)!r} on {branch!r} was changed meanwhile: {refused.message}") from refused
+
+    async def merge(
+        self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
+    ) -> Merged | None:
+        """Put all tables that a branch changed on main at once, or none, and close the branch."""
+        _refuse_main(branch)
+        if self._merge_token is None:
+            raise Forbidden("this role may not move main: it has no token of the role 'merge'")
+        with _translated():
+            if run_id is not None and (earlier := await self._find(_RUN_ID, str(run_id), since)):
+                return earlier
+            reference = await self._open(branch)
+            if not await self._changes_tables(branch, reference):
+                return None
+            merged = await self._merge(branch, reference, _properties(branch, run_id, attempt))
+            # It is merged, whatever becomes of this; who finds it on main closes the branch then.
+            with suppress(Refused, Unavailable):
+                await self._close_merged(branch, merged)
+            return merged
+
+    async def find_merge(self, run_id: UUID, since: str) -> Merged | None:
+        """Look for the merge of a run in the log after a snapshot."""
+        with _translated():
+            return await self._find(_RUN_ID, str(run_id), since)
+
+    async def history(self, table: Qualified, limit: int, before: str | None = None) -> list[TableChange]:
+        """List the changes of a table on main, newest first, from before a snapshot if one is given."""
+        changes: list[TableChange] = []
+        wanted = f"'{_BRANCH}' in commit.properties && operations.exists(op, op.key == {literal(str(table))})"
+        with _translated():
+            async for entry in self._log(wanted, newest=before):
+                merged = _merged(entry)
+                if merged.snapshot == before:
+                    continue
+                changes.append(
+                    TableChange(merged.snapshot, merged.at, merged.run_id, merged.attempt, merged.tables[table])
+                )
+                if len(changes) >= limit:
+                    break
+        return changes[:limit]
+
+    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
+        """Say which tables there are at a reference, by name, and where the metadata of each is."""
+        with _translated():
+            for reference in self._candidates(at):
+                try:
+                    return await self._tables(reference)
+                except Refused as refused:
+                    if not refused.is_missing_reference:
+                        raise
+        raise _no_reference(at)
+
+    async def location(self, table: Qualified, at: str = MAIN) -> str | None:
+        """Say where a table's metadata is at a reference; None where there is no such table."""
+        with _translated():
+            for reference in self._candidates(at):
+                try:
+                    return await self._location_at(table, reference)
+                except Refused as refused:
+                    if not refused.is_missing_reference:
+                        raise
+        raise _no_reference(at)
+
+    # Namespaces
+
+    async def _add_namespaces(self, names: list[tuple[str, ...]]) -> None:
+        while missing := [name for name in names if name not in await self._namespaces(names)]:
+            operations = [
+                {
+                    "type": "PUT",
+                    "key": {"elements": list(name)},
+                    "content": {"type": "NAMESPACE", "elements": list(name)},
+                }
+                for name in missing
+            ]
+            message = f"namespace {'.'.join(missing[-1])}"
+            try:
+                await self._commit(MAIN, await self._main(), message, operations, token=self._merge_token)
+            except Refused as refused:
+                # Somebody else was faster: it says 400 where the namespace exists at the hash, 409 where it came since.
+                if refused.status not in (400, 409) or await self._namespaces(missing) == set():
+                    raise
+
+    async def _namespaces(self, names: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
+        body = {"requestedKeys": [{"elements": list(name)} for name in names]}
+        answer = await self._api.ask("POST", f"/trees/{MAIN}/contents", body=body, query={})
+        return {tuple(content["key"]["elements"]) for content in answer["contents"]}
+
+    # References
+
+    async def _main(self) -> str:
+        answer = await self._api.get(f"/trees/{MAIN}")
+        head: str = answer["reference"]["hash"]
+        return head
+
+    async def _reference(self, name: str, *, with_metadata: bool = False) -> Json | None:
+        try:
+            query = {"fetch": "ALL"} if with_metadata else {}
+            answer = await self._api.get(f"/trees/{segment(name)}", **query)
+        except Refused as refused:
+            if refused.is_missing_reference:
+                return None
+            raise
+        reference: Json = answer["reference"]
+        return reference
+
+    async def _open(self, branch: str) -> Json:
+        """The reference of a branch, with its metadata; raises where it is closed or was never made."""
+        reference = await self._reference(branch, with_metadata=True)
+        if reference is None:
+            raise await self._gone(branch)
+        return reference
+
+    async def _gone(self, branch: str) -> BranchClosed | NotFound:
+        if await self._closed_references(branch):
+            return BranchClosed(f"branch {branch!r} is closed")
+        return _no_branch(branch)
+
+    async def _closed_references(self, branch: str) -> list[Json]:
+        names = (merged_name(branch), closed_name(branch))
+        found = await asyncio.gather(*(self._reference(name, with_metadata=True) for name in names))
+        return [reference for reference in found if reference is not None]
+
+    async def _names(self, prefix: str) -> list[str]:
+        """The names of all references that may be branches whose names start so."""
+        wanted = " || ".join(f"ref.name.startsWith({literal(one)})" for one in prefixes(prefix))
+        return [
+            reference["name"]
+            async for page, _ in self._api.pages("/trees", "references", filter=wanted)
+            for reference in page
+            if reference["name"] != MAIN and reference["type"] == "BRANCH"
+        ]
+
+    async def _create(self, name: str, at: str) -> None:
+        body = {"type": "BRANCH", "name": MAIN, "hash": at}
+        await self._api.ask("POST", "/trees", body=body, query={"name": name, "type": "BRANCH"})
+
+    async def _delete(self, name: str) -> None:
+        """Delete a reference wherever it is."""
+        while (reference := await self._reference(name)) is not None and not await self._deleted(name, reference):
+            pass
+
+    async def _deleted(self, name: str, reference: Json) -> bool:
+        """Delete a reference where it was seen; False if it has moved since."""
+        try:
+            path = f"/trees/{segment(name, at=reference['hash'])}"
+            await self._api.ask("DELETE", path, query={"type": "BRANCH"})
+        except Refused as refused:
+            if refused.is_missing_reference:
+                return True
+            if refused.code != "REFERENCE_CONFLICT":
+                raise
+            return False
+        return True
+
+    # Closing
+
+    async def _has_closed(self, name: str) -> bool:
+        """Close a branch, from whatever state it is found in; False if somebody moved it meanwhile."""
+        opened, closed = await asyncio.gather(self._reference(name), self._closed_references(name))
+        if any(_closed_at(reference) is not None for reference in closed):
+            # A branch beside it is of somebody who made it too late, or was just about to delete it.
+            return opened is None or await self._deleted(name, opened)
+        at = opened["hash"] if opened is not None else closed[0]["hash"] if closed else await self._main()
+        if not await self._is_at(closed_name(name), closed[0] if closed else None, at):
+            return False
+        if opened is not None and not await self._deleted(name, opened):
+            return False
+        if opened is None and await self._reference(name) is not None:
+            return False
+        return await self._is_marked(closed_name(name), at)
+
+    async def _is_at(self, name: str, reference: Json | None, at: str) -> bool:
+        """Make a reference at a hash, or move it there; False if somebody else does so, too."""
+        try:
+            if reference is None:
+                await self._create(name, at)
+            elif reference["hash"] != at:
+                body = {"type": "BRANCH", "name": MAIN, "hash": at}
+                path = f"/trees/{segment(name, at=reference['hash'])}"
+                await self._api.ask("PUT", path, body=body, query={"type": "BRANCH"})
+        except Refused as refused:
+            if refused.status not in (404, 409):
+                raise
+            return False
+        return True
+
+    async def _is_marked(self, name: str, at: str) -> bool:
+        """Note the time of the closing; False if somebody else did."""
+        operation = {"type": "UNCHANGED", "key": {"elements": [_CLOSED]}}
+        try:
+            await self._commit(name, at, "close", [operation], properties={_CLOSED: "true"})
+        except Refused as refused:
+            if refused.status not in (404, 409):
+                raise
+            return False
+        return True
+
+    async def _close_merged(self, branch: str, merged: Merged) -> None:
+        """Let a branch go on under the name of a merged one, as main was right after the merge."""
+        with suppress(AlreadyExists):
+            try:
+                await self._create(merged_name(branch), merged.snapshot)
+            except Refused as refused:
+                if refused.code != "REFERENCE_ALREADY_EXISTS":
+                    raise
+        await self._delete(branch)
+
+    # Commits and merges
+
+    async def _commit(
+        self,
+        branch: str,
+        at: str,
+        message: str,
+        operations: list[Json],
+        *,
+        properties: dict[str, str] | None = None,
+        token: str | None = None,
+    ) -> None:
+        body = {"commitMeta": {"message": message, "properties": properties or {}}, "operations": operations}
+        path = f"/trees/{segment(branch, at=at)}/history/commit"
+        await self._api.ask("POST", path, token=token, body=body, query={})
+
+    async def _changes_tables(self, branch: str, reference: Json) -> bool:
+        """Whether a branch has other tables than the snapshot that it was made from."""
+        path = f"/trees/{segment(branch, at=reference['hash'])}/diff/{segment(MAIN, at=_base(reference))}"
+        async for page, _ in self._api.pages(path, "diffs"):
+            if any(len(difference["key"]["elements"]) == len(Qualified._fields) for difference in page):
+                return True
+        return False
+
+    async def _merge(self, branch: str, reference: Json, properties: dict[str, str]) -> Merged:
+        base = _base(reference)
+        body = {
+            "fromRefName": branch,
+            "fromHash": reference["hash"],
+            "commitMeta": {"message": f"merge {branch}", "properties": properties},
+        }
+        try:
+            # The hash in the path only says which main is known; what counts is whether a table was changed on both.
+            path = f"/trees/{segment(MAIN, at=base)}/history/merge"
+            answer = await self._api.ask("POST", path, token=self._merge_token, body=body, query={})
+        except Refused as refused:
+            raise await self._refusal(branch, refused) from refused
+        except Unavailable:
+            # The answer is lost, not necessarily the merge.
+            if merged := await self._find(_BRANCH, branch, base):
+                return merged
+            raise
+        if not answer["wasApplied"]:
+            merged = await self._find(_BRANCH, branch, base)
+            if merged is None:
+                raise Unavailable(f"Nessie did not apply the merge of {branch!r}, and does not say why")
+            return merged
+        async for entry in self._log(None, newest=answer["resultantTargetHash"]):
+            return _merged(entry)
+        raise Unavailable(f"Nessie's log does not have the merge of {branch!r} that it answered")
+
+    async def _refusal(self, branch: str, refused: Refused) -> Exception:
+        if refused.is_missing_reference:
+            return await self._gone(branch)
+        tables = tuple(sorted(Qualified(*key) for key in refused.conflicts if len(key) == len(Qualified._fields)))
+        if refused.status == 409 and tables:
+            return MergeConflict(branch, tables)
+        if refused.status == 409:
+            return Unavailable(f"Nessie did not merge {branch!r} now: {refused.message}")
+        return refused
+
+    # The log
+
+    async def _find(self, name: str, value: str, since: str) -> Merged | None:
+        wanted = f"{literal(name)} in commit.properties && commit.properties[{literal(name)}] == {literal(value)}"
+        async for entry in self._log(wanted, oldest=since):
+            merged = _merged(entry)
+            if merged.snapshot != since:
+                return merged
+        return None
+
+    async def _log(
+        self, wanted: str | None, *, newest: str | None = None, oldest: str = BEGINNING
+    ) -> AsyncIterator[Json]:
+        """Main's commits, newest first, both ends included."""
+        query = {"fetch": "ALL"}
+        if wanted is not None:
+            query["filter"] = wanted
+        if oldest != BEGINNING:
+            query["limit-hash"] = _snapshot(oldest)
+        path = f"/trees/{segment(MAIN, at=_snapshot(newest) if newest else '')}/history"
+        async for page, _ in self._api.pages(path, "logEntries", **query):
+            for entry in page:
+                yield entry
+
+    # Contents
+
+    def _candidates(self, at: str) -> list[str]:
+        """What a reference may be called, as parts of a path, by turns."""
+        if _is_snapshot(at):
+            return [segment(MAIN, at=at)]
+        if at == MAIN:
+            return [MAIN]
+        return [segment(name) for name in (at, closed_name(at), merged_name(at))]
+
+    async def _tables(self, reference: str) -> dict[Qualified, str]:
+        if reference == segment(MAIN, at=BEGINNING):
+            return {}
+        tables = {}
+        async for page, _ in self._api.pages(f"/trees/{reference}/entries", "entries", content="true"):
+            for entry in page:
+                if entry["type"] == "ICEBERG_TABLE":
+                    tables[Qualified(*entry["name"]["elements"])] = entry["content"]["metadataLocation"]
+        return tables
+
+    async def _location_at(self, table: Qualified, reference: str) -> str | None:
+        if reference == segment(MAIN, at=BEGINNING):
+            return None
+        try:
+            answer = await self._api.get(f"/trees/{reference}/contents/{table}")
+        except Refused as refused:
+            if refused.code != "CONTENT_NOT_FOUND":
+                raise
+            return None
+        location: str = answer["content"]["metadataLocation"]
+        return location
+
+    async def _location(self, table: Qualified, branch: str, at: str) -> str | None:
+        return await self._location_at(table, segment(branch, at=at))
+
+
+def _branch(reference: Json) -> Branch:
+    name, is_closed = branch_of(reference["name"])
+    # A closing that did not come to its end is as new as can be.
+    closed_at = (_closed_at(reference) or datetime.now(UTC)) if is_closed else None
+    return Branch(name, closed_at)
+
+
+def _closed_at(reference: Json) -> datetime | None:
+    """When a branch was closed or merged; None while that is not complete."""
+    newest = reference["metadata"]["commitMetaOfHEAD"]
+    properties = newest.get("allProperties") or {}
+    is_merged = merged_name(branch_of(reference["name"])[0]) == reference["name"]
+    return _time(newest) if is_merged or _CLOSED in properties else None
+
+
+def _base(reference: Json) -> str:
+    base: str = reference["metadata"]["commonAncestorHash"]
+    return base
+
+
+def _properties(branch: str, run_id: UUID | None, attempt: int | None) -> dict[str, str]:
+    properties = {_BRANCH: branch}
+    if run_id is not None:
+        properties[_RUN_ID] = str(run_id)
+    if attempt is not None:
+        properties[_ATTEMPT] = str(attempt)
+    return properties
+
+
+def _merged(entry: Json) -> Merged:
+    commit = entry["commitMeta"]
+    properties = {name: values[0] for name, values in (commit.get("allProperties") or {}).items()}
+    run_id, attempt = properties.get(_RUN_ID), properties.get(_ATTEMPT)
+    tables = {
+        Qualified(*operation["key"]["elements"]): (
+            operation["content"]["metadataLocation"] if operation["type"] == "PUT" else None
+        )
+        for operation in entry.get("operations") or []
+        if len(operation["key"]["elements"]) == len(Qualified._fields)
+    }
+    return Merged(
+        snapshot=commit["hash"],
+        at=_time(commit),
+        run_id=UUID(run_id) if run_id else None,
+        attempt=int(attempt) if attempt else None,
+        tables=dict(sorted(tables.items())),
+    )
+
+
+def _time(commit: Json) -> datetime:
+    return datetime.fromisoformat(commit["commitTime"])
+
+
+def _is_snapshot(text: str) -> bool:
+    return bool(text) and all(character in "0123456789abcdefABCDEF" for character in text)
+
+
+def _snapshot(text: str) -> str:
+    if not _is_snapshot(text):
+        raise Invalid(f"{text!r} is not a snapshot")
+    return text
+
+
+def _refuse_main(name: str) -> None:
+    if name == MAIN:
+        raise Invalid("main can be neither closed, deleted nor merged")
+
+
+def _no_branch(name: str) -> NotFound:
+    return NotFound(f"no branch {name!r}")
+
+
+def _no_reference(at: str) -> NotFound:
+    return NotFound(f"no snapshot {at!r}") if _is_snapshot(at) else _no_branch(at)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """What Nessie refuses for a reason that nobody foresaw."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.is_missing_reference:
+            raise NotFound(refused.message) from refused
+        if refused.status == 409:
+            raise Conflict(refused.message) from refused
+        raise Invalid(refused.message) from refused
