@@ -1,4 +1,4 @@
-"""The whole platform in one process: the embedded servers and all services."""
+"""The whole platform on one machine: the servers of a stack, and all services in this process."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ import httpx
 from infra.connection import FILE_NAME, Connection, NatsConnection, NatsUser, S3Connection
 from infra.servers.directory import write_privately
 from infra.services import SERVICES, serving
-from infra.stacks.embedded import embedded
+from infra.stacks.table import started
 from shared.errors import Unavailable
 from shared.settings import Settings
 
@@ -22,21 +22,22 @@ _READY_SECONDS: Final = 60.0
 
 
 @asynccontextmanager
-async def platform(data: Path, *, port: int) -> AsyncIterator[Connection]:
+async def platform(data: Path, *, port: int, stack: str = "embedded") -> AsyncIterator[Connection]:
     """Run the platform with its data in this directory until the block is left; it is ready when the block begins.
 
-    A port of 0 becomes a free one. Meanwhile `connection.json` in the directory tells others where it is.
+    `stack` is one of the table's. A port of 0 becomes a free one. Meanwhile `connection.json` in the directory tells
+    others where it is.
     """
     # The servers need longer to start than the services to be imported.
     loading = asyncio.get_running_loop().run_in_executor(None, _load_services)
-    async with embedded(data, gateway_port=port) as stack:
+    async with started(stack, data, gateway_port=port) as servers:
         await loading
         # Left behind by one that was killed.
-        (stack.directory / FILE_NAME).unlink(missing_ok=True)
-        async with serving(SERVICES, stack.settings) as running:
-            connection = _connection_to(running["gateway"], stack.settings)
+        (servers.directory / FILE_NAME).unlink(missing_ok=True)
+        async with serving(SERVICES, servers.settings) as running:
+            connection = _connection_to(running["gateway"], servers.settings)
             await _until_ready(connection.url)
-            with _announced(connection, stack.directory):
+            with _announced(connection, servers.directory):
                 yield connection
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.call import Call, Data, Json, Url
-from infra.cli.commands import code, dead, landing, platform, runs, tables
+from infra.cli.commands import code, dead, landing, platform, runs, servers, tables
 
 _EXIT_CODES = (
     """Exit codes: 0 done · 1 refused, or the run failed · 2 wrong usage · 3 no platform answers · 4 no such thing"""
@@ -60,4 +60,5 @@ for name, function in {
     "query": tables.query,
 }.items():
     app.command(name)(function)
+app.add_typer(servers.app, name="servers")
 app.add_typer(dead.app, name="dead")

@@ -49,7 +49,7 @@ class Performance:
         }
 
 
-def play(console: Console, *, as_json: bool, keep: Path | None) -> bool:
+def play(console: Console, *, as_json: bool, keep: Path | None, stack: str) -> bool:
     """Play the demo in a data directory of its own; whether all was found as it must be.
 
     The directory is removed at the end, but for `keep`, or when something went wrong.
@@ -60,7 +60,7 @@ def play(console: Console, *, as_json: bool, keep: Path | None) -> bool:
     performances: list[Performance] = []
 
     async def perform() -> None:
-        performances.append(await _perform(data, Console(file=sys.stdout, quiet=True) if as_json else console))
+        performances.append(await _perform(data, Console(file=sys.stdout, quiet=True) if as_json else console, stack))
 
     try:
         with _errors_go_to(logs):
@@ -84,10 +84,10 @@ def play(console: Console, *, as_json: bool, keep: Path | None) -> bool:
     return performance.is_good
 
 
-async def _perform(data: Path, console: Console) -> Performance:
+async def _perform(data: Path, console: Console, stack: str) -> Performance:
     began = time.monotonic()
-    console.print("Starting PostgreSQL, NATS, SeaweedFS and seven services …", style="italic")
-    async with platform(data, port=0) as connection:
+    console.print(f"Starting the servers of the {stack} stack and seven services …", style="italic")
+    async with platform(data, port=0, stack=stack) as connection:
         started = time.monotonic()
         story = await _tell(connection, console, started - began)
     return Performance(story, started - began, time.monotonic() - began)

@@ -32,6 +32,21 @@ class Claim:
     lock: int
     """Descriptor of the lock file. Every server inherits it: the lock is free once the last of them is gone."""
 
+    def dedicate(self, stack: str) -> None:
+        """Keep the directory for the data of one kind of stack; `Invalid` when it holds that of another.
+
+        The servers of both would take each other's data for their own.
+        """
+        record = self.directory / "stack"
+        if record.exists():
+            found = record.read_text().strip()
+        else:
+            # Before this was written down, there was one kind of stack.
+            found = "embedded" if (self.directory / "postgres").exists() else stack
+        if found != stack:
+            raise Invalid(f"{self.directory} holds the data of the {found} stack, not of the {stack} one: name another")
+        record.write_text(f"{stack}\n")
+
     def empty_folder(self, name: str) -> Path:
         """The folder without what a process that was killed left in it."""
         shutil.rmtree(self.directory / name, ignore_errors=True)
@@ -60,6 +75,18 @@ async def claimed(directory: Path) -> AsyncIterator[Claim]:
         await _take(directory, lock)
         _write_holder(lock)
         yield Claim(directory, lock)
+    finally:
+        os.close(lock)
+
+
+def holder_of(directory: Path) -> int | None:
+    """The process that holds a data directory, if one does and is alive."""
+    try:
+        lock = os.open(directory / "lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return _living_holder(lock, directory / "lock")
     finally:
         os.close(lock)
 

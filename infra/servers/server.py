@@ -66,11 +66,16 @@ class KeptServer:
         self._needs: list[KeptServer] = []
         self._is_wanted = asyncio.Event()
         self._is_wanted.set()
-        self.is_ready = asyncio.Event()
+        self._ready = asyncio.Event()
 
     def find_needs(self, servers: Mapping[str, "KeptServer"]) -> None:
         """Pick those that have to be ready before this one; what is not among them is somewhere else, and not ours."""
         self._needs = [servers[name] for name in self._server.needs if name in servers]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it runs and is set up."""
+        return self._ready.is_set()
 
     @property
     def pid(self) -> int | None:
@@ -88,7 +93,7 @@ class KeptServer:
         """Start it again whenever it dies, for ever; `Unavailable` when it died five times within a minute."""
         while True:
             await self._until_gone()
-            self.is_ready.clear()
+            self._ready.clear()
             if self._is_wanted.is_set():
                 await self._note_death()
             try:
@@ -127,13 +132,13 @@ class KeptServer:
     async def kill(self) -> None:
         """Kill it, and wait until it is gone."""
         if self._process is not None:
-            self.is_ready.clear()
+            self._ready.clear()
             self._process.kill()
             await asyncio.shield(self._gone)
 
     async def until_ready(self) -> None:
         """Wait until it runs and is set up."""
-        await self.is_ready.wait()
+        await self._ready.wait()
 
     async def take_away(self) -> None:
         """Kill it, and let nothing start it again until it is brought back."""
@@ -148,7 +153,7 @@ class KeptServer:
         """Stop it in its own way; kill it when that takes too long."""
         if self._process is None:
             return
-        self.is_ready.clear()
+        self._ready.clear()
         self._process.send_signal(self._server.stop_signal)
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._gone), self._server.stop_seconds)
@@ -196,7 +201,7 @@ class KeptServer:
             await setting_up
         finally:
             await _cancelled(setting_up)
-        self.is_ready.set()
+        self._ready.set()
         return True
 
     async def _set_up(self) -> None:

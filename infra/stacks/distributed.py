@@ -49,6 +49,7 @@ async def distributed(
     """
     wanted = players(servers, _PLAYERS)
     async with claimed(absolute(data)) as claim:
+        claim.dedicate("distributed")
         if "minio" in wanted:
             await asyncio.to_thread(minio_program)
         if "nessie" in wanted:

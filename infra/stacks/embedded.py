@@ -46,6 +46,7 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
     `Unavailable`.
     """
     async with claimed(absolute(data)) as claim:
+        claim.dedicate("embedded")
         names = (*_PORTS, "gateway") if gateway_port == 0 else _PORTS
         ports = choose_ports(claim.directory, names)
         credentials = read_credentials(claim.directory)

@@ -21,6 +21,10 @@ class RunningServer(Protocol):
     def pid(self) -> int | None:
         """The process id, while it runs."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it runs and is set up."""
+
     async def kill(self) -> None:
         """Kill it, and wait until it is gone."""
 
@@ -62,6 +66,11 @@ class Stack:
     def pids(self) -> dict[str, int]:
         """Name → process id of the servers that are running now."""
         return {name: server.pid for name, server in self._servers.items() if server.pid is not None}
+
+    @property
+    def ready(self) -> set[str]:
+        """The names of the servers that run and are set up."""
+        return {name for name, server in self._servers.items() if server.is_ready}
 
     def playing(self, part: str) -> list[str]:
         """The names of the servers that play a part."""

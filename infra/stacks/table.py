@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from infra.stacks.distributed import distributed
 from infra.stacks.embedded import embedded
 from infra.stacks.stack import PARTS, Stack
+from shared.errors import Invalid
 
 
 class StartStack(Protocol):
@@ -23,3 +24,10 @@ class StartStack(Protocol):
 
 
 STACKS: Final[Mapping[str, StartStack]] = {"embedded": embedded, "distributed": distributed}
+
+
+def started(kind: str, data: Path, *, gateway_port: int) -> AbstractAsyncContextManager[Stack]:
+    """All servers of a kind of stack, running for as long as the block; `Invalid` for a kind that there is not."""
+    if kind not in STACKS:
+        raise Invalid(f"no stack is called {kind!r}; there are {' and '.join(STACKS)}")
+    return STACKS[kind](data, gateway_port=gateway_port)

@@ -1,27 +1,32 @@
 """The platform itself: started, tried out, looked at."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from infra.cli.call import Call, command
+from infra.cli.explained import failures_explained
 from infra.cli.failure import ExitCode, Failure
 
 if TYPE_CHECKING:
     from infra.connection import Connection
 
 
+Stack = Annotated[
+    str, typer.Option("--stack", metavar="STACK", help="The servers that it runs on: embedded or distributed.")
+]
+
+
 @command
 def up(
     call: Call,
+    stack: Stack = "embedded",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the gateway; 0 takes a free one.")] = 8080,
 ) -> None:
     """Start the platform on this machine; Ctrl-C stops it."""
-    with _failures_explained():
+    with failures_explained():
         from infra.platform import platform
         from infra.services import live
         from shared.logs import set_up_logs
@@ -34,7 +39,7 @@ def up(
             import asyncio
 
             call.say(f"Starting in {call.data} …")
-            async with platform(call.data, port=port) as connection:
+            async with platform(call.data, port=port, stack=stack) as connection:
                 _say_ready(call, connection)
                 try:
                     await asyncio.Event().wait()
@@ -50,7 +55,7 @@ def serve(
     services: Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Which; `rat serve all` is all of them.")],
 ) -> None:
     """Run services, on the servers that RAT_* settings name."""
-    with _failures_explained():
+    with failures_explained():
         from infra.services import SERVICES, live, run
         from shared.logs import set_up_logs
         from shared.settings import Settings
@@ -69,15 +74,16 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="DIR", help="Keep the data here, for `rat up --data DIR`.")
     ] = None,
+    stack: Stack = "embedded",
 ) -> None:
     """Watch real files become tested tables; it ends by itself.
 
     The flights of 2013 land month by month, and a file that breaks a test is refused.
     """
-    with _failures_explained():
+    with failures_explained():
         from infra.demo.play import play
 
-        if not play(call.console, as_json=call.json, keep=keep):
+        if not play(call.console, as_json=call.json, keep=keep, stack=stack):
             raise Failure("the demo did not find what it expected; see above")
 
 
@@ -139,26 +145,3 @@ def _say_ready(call: Call, connection: "Connection") -> None:
         "  Ctrl-C stops it."
     )
     sys.stdout.flush()
-
-
-@contextmanager
-def _failures_explained() -> Iterator[None]:
-    """Say in one line what stops the platform from starting or running."""
-    from pydantic import ValidationError
-
-    from shared.errors import RatError
-
-    try:
-        yield
-    except ImportError as error:
-        raise Failure(f"{error}: the embedded servers and the demo need rat-platform[embedded,demo]") from error
-    except RatError as error:
-        raise Failure(error.message, code=error.code, details=error.details) from error
-    except ValidationError as error:
-        raise Failure(f"settings: {'; '.join(_field(problem) for problem in error.errors())}") from error
-    except OSError as error:
-        raise Failure(str(error) or repr(error)) from error
-
-
-def _field(problem: Any) -> str:
-    return f"RAT_{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"

@@ -1,0 +1,30 @@
+"""How failures of the platform itself are explained to whoever started it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from infra.cli.failure import Failure
+
+
+@contextmanager
+def failures_explained() -> Iterator[None]:
+    """Say in one line what stops the platform from starting or running."""
+    from pydantic import ValidationError
+
+    from shared.errors import RatError
+
+    try:
+        yield
+    except ImportError as error:
+        raise Failure(f"{error}: the embedded servers and the demo need rat-platform[embedded,demo]") from error
+    except RatError as error:
+        raise Failure(error.message, code=error.code, details=error.details) from error
+    except ValidationError as error:
+        raise Failure(f"settings: {'; '.join(_field(problem) for problem in error.errors())}") from error
+    except OSError as error:
+        raise Failure(str(error) or repr(error)) from error
+
+
+def _field(problem: Any) -> str:
+    return f"RAT_{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
