@@ -6,18 +6,27 @@ from pathlib import Path
 import pytest
 
 from infra.stacks.stack import Stack
-from tests.stacks import FOLDERS, STACKS, StackIn
+from tests.stacks import FOLDERS, STACKS, VICTIMS, StackIn
 from tests.stacks import stack_in as starting
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--stack` chooses the servers that the tests run on."""
     parser.addoption("--stack", choices=sorted(STACKS), default="embedded", help="The servers that the tests run on.")
+    parser.addoption(
+        "--absence", type=float, default=12.0, help="Seconds that a server is away for in the chaos tests."
+    )
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out folders of tests that are not about the stack that is tested."""
     return True if config.getoption("--stack") not in FOLDERS.get(collection_path.name, STACKS) else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes a `victim` for each of the servers that may die."""
+    if "victim" in metafunc.fixturenames:
+        metafunc.parametrize("victim", VICTIMS[metafunc.config.getoption("--stack")])
 
 
 def pytest_report_header(config: pytest.Config) -> str:

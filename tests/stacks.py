@@ -11,6 +11,13 @@ from infra.stacks.stack import PARTS, Stack
 STACKS: Final = {**table.STACKS}
 """Name → what starts a stack of that kind."""
 
+VICTIMS: Final = {
+    "embedded": ("postgres", "nats", "object_store"),
+    # The second of three nodes first, and all three last: five deaths of one within a minute would end the stack.
+    "distributed": ("nats-2", "postgres", "object_store", "lakehouse", "nats"),
+}
+"""Which servers, or which parts that servers play, are killed and taken away in tests."""
+
 FOLDERS: Final = {"processes": {"embedded", "distributed"}, "distributed": {"distributed"}}
 """Folders of tests that are about some stacks only, and which. All others are about each of them."""
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from shared.settings import S3Key, Settings
-from tests.chaos.test_kills import drop, everything_arrived_once, impatient, pipeline_over
 from tests.client import Client, client
+from tests.dying import drop, everything_arrived_once, impatient, pipeline_over
 from tests.processes import RAT
 from tests.waiting import eventually
 
@@ -25,15 +25,19 @@ FILES = 30
 class RatUp:
     """One `rat up` on a directory, at whatever address it gets."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, stack: str) -> None:
         self.data = data
+        self.stack = stack
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
         with (self.data.parent / "rat-up.log").open("ab") as log:
             patience = {key: value for key, value in impatient(Settings()).environment().items() if "SECONDS" in key}
             self.process = await asyncio.create_subprocess_exec(
-                RAT, "up", "--data", self.data, "--port", "0", stdout=log, stderr=log, env={**os.environ, **patience}
+                *(RAT, "up", "--stack", self.stack, "--data", self.data, "--port", "0"),
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **patience},
             )
         await eventually(self.connection, within=60)
 
@@ -71,8 +75,8 @@ class RatUp:
             yield user
 
 
-async def test_rat_up_is_killed_while_files_arrive_and_started_again(tmp_path: Path) -> None:
-    rat = RatUp(tmp_path / "data")
+async def test_rat_up_is_killed_while_files_arrive_and_started_again(kind: str, tmp_path: Path) -> None:
+    rat = RatUp(tmp_path / "data", kind)
     await rat.start()
     try:
         async with rat.user() as user:
