@@ -7,8 +7,8 @@ from infra.demo.flights import FLIGHTS
 from tests.processes import RAT
 
 
-def test_the_demo_ends_well_and_leaves_nothing() -> None:
-    ran = subprocess.run([RAT, "demo", "--json"], capture_output=True, text=True, timeout=170)
+def test_the_demo_ends_well_and_leaves_nothing(kind: str) -> None:
+    ran = subprocess.run([RAT, "demo", "--stack", kind, "--json"], capture_output=True, text=True, timeout=170)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
     summary = json.loads(ran.stdout)

@@ -47,9 +47,9 @@ class Terminal:
 
 
 @contextmanager
-def rat_up(data: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def rat_up(data: Path, log: Path, kind: str) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("ab") as output:
-        up = subprocess.Popen([RAT, "up", "--data", data, "--port", "0"], stdout=output, stderr=output)
+        up = subprocess.Popen([RAT, "up", "--stack", kind, "--data", data, "--port", "0"], stdout=output, stderr=output)
     try:
         yield up
     finally:
@@ -76,9 +76,9 @@ def write_pipelines(folder: Path) -> None:
     (home / "tests" / "quality" / "amounts.sql").write_text("select * from {{ this }} where amount < 0\n")
 
 
-async def test_a_platform_is_started_used_stopped_and_found_again(tmp_path: Path) -> None:
+async def test_a_platform_is_started_used_stopped_and_found_again(kind: str, tmp_path: Path) -> None:
     terminal, log = Terminal(tmp_path / "data"), tmp_path / "up.log"
-    with rat_up(terminal.data, log) as up:
+    with rat_up(terminal.data, log, kind) as up:
         connection = await ready(terminal, up, log)
         assert set(connection) == {"url", "nats", "s3", "pid", "version"}
         assert set(connection["nats"]) == {"url", "publisher", "subscriber"}
@@ -100,7 +100,7 @@ async def test_a_platform_is_started_used_stopped_and_found_again(tmp_path: Path
         assert not terminal.connection.exists()
         terminal.rat("status", code=3)
 
-    with rat_up(terminal.data, log) as up:
+    with rat_up(terminal.data, log, kind) as up:
         await ready(terminal, up, log)
 
         assert terminal.json("query", "select count(*) as orders from bronze.orders")["rows"] == [{"orders": 3}]
@@ -234,31 +234,31 @@ async def replay_what_could_not_be_handled(terminal: Terminal, server: dict[str,
     assert again["event_id"] == dead["event_id"]
 
 
-async def test_a_directory_has_one_platform_and_a_port_one_gateway(tmp_path: Path) -> None:
+async def test_a_directory_has_one_platform_and_a_port_one_gateway(kind: str, tmp_path: Path) -> None:
     terminal, log = Terminal(tmp_path / "data"), tmp_path / "up.log"
-    with rat_up(terminal.data, log) as up:
+    with rat_up(terminal.data, log, kind) as up:
         connection = await ready(terminal, up, log)
         port = connection["url"].rpartition(":")[2]
 
-        second = terminal.rat("up", "--port", "0", code=1)
+        second = terminal.rat("up", "--stack", kind, "--port", "0", code=1)
         assert f"in use by process {up.pid}" in second.stderr
 
-        other = terminal.rat("up", "--data", str(tmp_path / "other"), "--port", port, code=1)
+        other = terminal.rat("up", "--stack", kind, "--data", str(tmp_path / "other"), "--port", port, code=1)
         assert port in other.stderr
         assert "Traceback" not in other.stderr
         assert terminal.connection.exists()
 
 
-async def test_what_a_killed_platform_left_behind_does_not_stand_in_the_way(tmp_path: Path) -> None:
+async def test_what_a_killed_platform_left_behind_does_not_stand_in_the_way(kind: str, tmp_path: Path) -> None:
     terminal, log = Terminal(tmp_path / "data"), tmp_path / "up.log"
-    with rat_up(terminal.data, log) as up:
+    with rat_up(terminal.data, log, kind) as up:
         await ready(terminal, up, log)
         up.kill()
         up.wait()
         assert terminal.connection.exists()
         assert "does not exist" in terminal.rat("status", code=3).stderr
 
-    with rat_up(terminal.data, log) as up:
+    with rat_up(terminal.data, log, kind) as up:
         await eventually(lambda: not terminal.connection.exists(), within=30)
         connection = await ready(terminal, up, log)
         assert connection["pid"] == up.pid
