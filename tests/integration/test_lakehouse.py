@@ -15,6 +15,7 @@ from pyiceberg.exceptions import (
     NoSuchNamespaceError,
     NoSuchTableError,
     TableAlreadyExistsError,
+    ValidationException,
 )
 from pyiceberg.types import StringType
 
@@ -26,29 +27,29 @@ from shared.errors import AlreadyExists, Forbidden, Invalid, NotFound, Unavailab
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.files import storage_errors
-from shared.lakehouse.port import MAIN, BranchClosed, Lakehouse, MergeConflict, Merged
+from shared.lakehouse.port import BEGINNING, MAIN, BranchClosed, Lakehouse, MergeConflict, Merged
 from tests.waiting import eventually
 
 Catalogs = Callable[[str], Catalog]
 
 
 @pytest.fixture(scope="module")
-async def lake(stack: Stack) -> AsyncIterator[Lakehouse]:
-    async with lakehouse(stack.settings, "runner") as lake:
+async def lake(any_stack: Stack) -> AsyncIterator[Lakehouse]:
+    async with lakehouse(any_stack.settings, "runner") as lake:
         await lake.ensure_namespace("test", "bronze")
         yield lake
 
 
 @pytest.fixture(scope="module")
-def on(stack: Stack, lake: Lakehouse) -> Iterator[Catalogs]:
+def on(any_stack: Stack, lake: Lakehouse) -> Iterator[Catalogs]:
     """The catalog of a branch."""
-    with catalogs(stack.settings, "runner") as on:
+    with catalogs(any_stack.settings, "runner") as on:
         yield on
 
 
 @pytest.fixture(scope="module")
-def engine(stack: Stack) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(stack.settings, "query") as connection:
+def engine(any_stack: Stack) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect(any_stack.settings, "query") as connection:
         yield connection
 
 
@@ -144,7 +145,7 @@ async def test_a_merge_puts_the_tables_on_main(lake: Lakehouse, on: Catalogs, br
     merge = await lake.merge(branch, run_id, 3)
 
     assert merge is not None
-    assert merge == await lake.find_merge(run_id, "0")
+    assert merge == await lake.find_merge(run_id, BEGINNING)
     assert (merge.run_id, merge.attempt, merge.snapshot) == (run_id, 3, await lake.head())
     assert merge.tables == {table: await lake.location(table)}
     assert read(on(MAIN), table) == [1, 2]
@@ -189,7 +190,7 @@ async def test_a_merge_is_found_only_after_the_snapshot_asked_for(
 
     assert await lake.find_merge(run_id, before) == merge
     assert await lake.find_merge(run_id, merge.snapshot) is None
-    assert await lake.find_merge(uuid4(), "0") is None
+    assert await lake.find_merge(uuid4(), BEGINNING) is None
 
 
 async def test_both_changed_a_table_and_the_second_merge_is_refused(
@@ -468,17 +469,13 @@ async def test_a_deleted_branch_is_forgotten(lake: Lakehouse, on: Catalogs, bran
 
 async def test_branches_are_listed_by_prefix(lake: Lakehouse) -> None:
     run = f"run-{uuid4()}"
-    base = await lake.head()
     for attempt in (1, 2):
         await lake.create_branch(f"{run}-{attempt}")
     await lake.close_branch(f"{run}-1")
 
     branches = await lake.branches(f"{run}-")
 
-    assert [(b.name, b.base, b.closed_at is not None) for b in branches] == [
-        (f"{run}-1", base, True),
-        (f"{run}-2", base, False),
-    ]
+    assert [(b.name, b.closed_at is not None) for b in branches] == [(f"{run}-1", True), (f"{run}-2", False)]
 
 
 async def test_the_second_of_two_commits_on_one_branch_starts_from_the_first(
@@ -488,7 +485,12 @@ async def test_the_second_of_two_commits_on_one_branch_starts_from_the_first(
     one, two = on(branch).load_table(table), on(branch).load_table(table)
 
     one.append(rows(2))
-    two.append(rows(3))  # retried by PyIceberg
+    try:
+        two.append(rows(3))
+    except (CommitFailedException, ValidationException):
+        # Without the snapshot that it started from, PyIceberg cannot retry.
+        two = on(branch).load_table(table)
+        two.append(rows(3))
 
     assert read(on(branch), table) == [1, 2, 3]
     one.refresh()
@@ -505,13 +507,13 @@ async def test_a_stale_overwrite_is_refused(on: Catalogs, branch: str, table: Qu
         stale.update_schema().add_column("other", StringType()).commit()
 
 
-async def test_a_table_keeps_twenty_snapshots_and_all_rows(on: Catalogs, branch: str, table: Qualified) -> None:
+async def test_a_table_keeps_few_snapshots_and_all_rows(on: Catalogs, branch: str, table: Qualified) -> None:
     for number in range(25):
         append(on(branch), table, number)
 
     metadata = on(branch).load_table(table).metadata
 
-    assert len(metadata.snapshots) == 20
+    assert len(metadata.snapshots) in (1, 20)
     assert read(on(branch), table) == list(range(25))
 
 
@@ -521,13 +523,13 @@ async def test_twenty_branches_of_twenty_tables_merge_at_once(lake: Lakehouse, o
     for branch, tables in branches.items():
         for table in tables:
             on(branch).register_table(table, location)
-    head = int(await lake.head())
+    before = len(await lake.tables())
 
     merges = await asyncio.gather(*(lake.merge(branch, uuid4(), 1) for branch in branches))
 
-    assert sorted(int(merge.snapshot) for merge in merges if merge) == list(range(head + 1, head + 21))
-    by_time = sorted((merge for merge in merges if merge), key=lambda merge: merge.at)
-    assert by_time == sorted(by_time, key=lambda merge: int(merge.snapshot))
+    in_order = sorted((merge for merge in merges if merge), key=lambda merge: merge.at)
+    seen = [len(await lake.tables(merge.snapshot)) for merge in in_order]
+    assert seen == [before + 20 * number for number in range(1, 21)]
     on_main = await lake.tables()
     assert all(table in on_main for tables in branches.values() for table in tables)
 
@@ -542,17 +544,17 @@ async def test_either_the_merge_or_the_closing_wins(lake: Lakehouse, on: Catalog
         )
 
         assert isinstance(merge, BranchClosed | Merged)
-        found = await lake.find_merge(run_id, "0")
+        found = await lake.find_merge(run_id, BEGINNING)
         assert found == (merge if isinstance(merge, Merged) else None)
         assert (await lake.location(table) is not None) == isinstance(merge, Merged)
 
 
-async def test_query_and_catalog_only_read(stack: Stack, lake: Lakehouse, on: Catalogs, table: Qualified) -> None:
+async def test_query_and_catalog_only_read(any_stack: Stack, lake: Lakehouse, on: Catalogs, table: Qualified) -> None:
     merge = await merged(lake, on, table, 1)
     branch = await new_branch(lake)
 
     for role in ("query", "catalog"):
-        async with lakehouse(stack.settings, role) as reader:
+        async with lakehouse(any_stack.settings, role) as reader:
             assert await reader.location(table) == merge.tables[table]
             assert await reader.head() == await lake.head()
             assert await reader.history(table, 1)
