@@ -32,8 +32,6 @@ async def nessie_stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 )
 def any_stack(request: pytest.FixtureRequest) -> Stack:
     """Each kind of stack in turn."""
-    stack = request.getfixturevalue(
-        "nessie_quick" if request.param == "nessie_stack" and __import__("os").environ.get("QUICK") else request.param
-    )
+    stack = request.getfixturevalue(request.param)
     assert isinstance(stack, Stack)
     return stack
