@@ -18,7 +18,11 @@ VICTIMS: Final = {
 }
 """Which servers, or which parts that servers play, are killed and taken away in tests."""
 
-FOLDERS: Final = {"processes": {"embedded", "distributed"}, "distributed": {"distributed"}}
+FOLDERS: Final = {
+    "embedded": {"embedded"},
+    "distributed": {"distributed"},
+    "processes": {"embedded", "distributed"},
+}
 """Folders of tests that are about some stacks only, and which. All others are about each of them."""
 
 

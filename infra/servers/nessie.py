@@ -18,6 +18,7 @@ from infra.servers.server import Server, nothing_to_clear
 from infra.servers.tokens import ISSUER, public_key, sign_token, token_key
 from infra.setup import set_up_nessie
 from shared.errors import Invalid, Unavailable
+from shared.lakehouse.nessie_names import WAREHOUSE
 from shared.settings import Settings
 
 VERSION: Final = "0.99.0"
@@ -125,8 +126,8 @@ def nessie_properties(settings: Settings, *, host: str = "127.0.0.1") -> str:
         "quarkus.datasource.postgresql.password": "${NESSIE_POSTGRES_PASSWORD}",
         # It would take itself for unfit while the object store is away, or where its key may not look at the bucket.
         "nessie.catalog.object-stores.health-check.enabled": "false",
-        "nessie.catalog.default-warehouse": "rat",
-        "nessie.catalog.warehouses.rat.location": f"s3://{settings.s3_bucket}/",
+        "nessie.catalog.default-warehouse": WAREHOUSE,
+        f"nessie.catalog.warehouses.{WAREHOUSE}.location": f"s3://{settings.s3_bucket}/",
         f"{_S3}.endpoint": settings.s3_endpoint,
         f"{_S3}.path-style-access": "true",
         f"{_S3}.region": settings.s3_region,

@@ -34,17 +34,27 @@ class AttemptWork:
     journal: Journal
     cancelled: asyncio.Event
     patience: Patience
+    answered: frozenset[int] = frozenset()
+    """Earlier attempts of which this runner knows that their merge was answered, or never sent."""
     _failure: FailureKind | None = None
     _worked: Worked | None = None
     _merged: Merged | None = None
+    _is_unanswered: bool = False
 
     def __post_init__(self) -> None:
-        self._working = Working(self.resources, self.attempt, self.journal, self.cancelled, self.patience)
+        self._working = Working(
+            self.resources, self.attempt, self.journal, self.cancelled, self.patience, self.answered
+        )
 
     @property
     def patience_left(self) -> Patience:
         """The patience with the attempt that follows this one."""
         return domain.patience_after(self._working.patience, self._failure)
+
+    @property
+    def answered_with_this(self) -> frozenset[int]:
+        """The attempts, this one included, of which it is known that their merge was answered, or never sent."""
+        return self.answered if self._is_unanswered else self.answered | {self.attempt.attempt}
 
     async def carry_out(self) -> AttemptFinished | ClaimAgain | Stop:
         """Work on the attempt; says how its run ended, or what the runner is to do instead of that."""
@@ -114,11 +124,17 @@ class AttemptWork:
 
     async def _ask_to_merge(self) -> MergeOutcome:
         try:
-            self._merged = await self.resources.lakehouse.merge(self._branch, self.attempt.run_id, self.attempt.attempt)
+            self._is_unanswered = True
+            self._merged = await self.resources.lakehouse.merge(
+                self._branch, self.attempt.run_id, self.attempt.attempt, since=self.attempt.head
+            )
+            self._is_unanswered = False
         except MergeConflict as error:
+            self._is_unanswered = False
             self.journal.log(error.message)
             return MergeOutcome.CONFLICT
         except BranchClosed:
+            self._is_unanswered = False
             return MergeOutcome.CLOSED
         except (*UNREACHABLE, RatError) as error:
             log.warning("merge without an answer", run_id=str(self.attempt.run_id), error=str(error))
@@ -137,7 +153,13 @@ class AttemptWork:
     async def _fail(self, fail: Fail) -> AttemptFinished:
         """Close what could still merge, look on main, and report the failure of a run that is not there."""
         attempt = self.attempt
-        merged = await close_and_look(self.resources.lakehouse, attempt.run_id, attempt.attempt, attempt.head)
+        merged = await close_and_look(
+            self.resources.lakehouse,
+            attempt.run_id,
+            attempt.attempt,
+            attempt.head,
+            answered=self.answered_with_this,
+        )
         if merged is not None:
             return await end_as_found(self.resources.objects, self._pipeline, merged)
         self.journal.log(f"{fail.status} ({fail.kind}): {fail.error}", level="error")

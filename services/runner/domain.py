@@ -5,8 +5,9 @@ it claims an attempt (`after_claim`), makes the attempt's branch, asks catalog (
 (`older_branches`), looks on main (`end_of`), works, and ends each attempt by one of the `Next` steps.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, assert_never
 from uuid import UUID
@@ -56,6 +57,22 @@ def branches_to_end(branches: Iterable[str], run_id: UUID, attempt: int) -> list
     """
     own = [branch_name(run_id, attempt)] if attempt > 0 else []
     return older_branches(branches, run_id, attempt) + own
+
+
+def until_settled(
+    closings: Mapping[str, datetime], run_id: UUID, attempt: int, *, answered: Collection[int], within: timedelta
+) -> datetime | None:
+    """When main shows for certain whether any attempt up to this one has merged; None if it does so by now.
+
+    `closings` are the run's closed branches, and when each was closed. A merge that was sent before the closing may be
+    applied `within` that time after it, unless it was `answered`, or never sent, as is known of these attempts.
+    """
+    unseen = [
+        closed_at
+        for name, closed_at in closings.items()
+        if 0 < _attempt_of(name, run_id) <= attempt and _attempt_of(name, run_id) not in answered
+    ]
+    return max(unseen) + within if unseen else None
 
 
 def _attempt_of(branch: str, run_id: UUID) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -23,9 +24,11 @@ UNREACHABLE: Final = (Unavailable, OSError, TimeoutError)
 """What says that a server cannot be reached."""
 
 
-async def end_as_ordered(lakehouse: Lakehouse, objects: ObjectStore, order: EndRun) -> AttemptFinished:
+async def end_as_ordered(
+    lakehouse: Lakehouse, objects: ObjectStore, order: EndRun, answered: frozenset[int]
+) -> AttemptFinished:
     """End a run for which no attempt is given any more: as catalog says, unless it is on main."""
-    merged = await close_and_look(lakehouse, order.run_id, order.attempt, order.head)
+    merged = await close_and_look(lakehouse, order.run_id, order.attempt, order.head, answered=answered)
     if merged is not None:
         return await end_as_found(objects, Qualified.parse(order.pipeline), merged)
     return report.ended(order)
@@ -45,8 +48,13 @@ async def end_as_found(objects: ObjectStore, pipeline: Qualified, merged: Merged
     return report.finished(kept, merged=merged)
 
 
-async def close_and_look(lakehouse: Lakehouse, run_id: UUID, attempt: int, head: str) -> Merged | None:
-    """Close the branches of a run up to an attempt, then look for it on main; waits for the lakehouse if need be."""
+async def close_and_look(
+    lakehouse: Lakehouse, run_id: UUID, attempt: int, head: str, *, answered: frozenset[int]
+) -> Merged | None:
+    """Close the branches of a run up to an attempt, then look for it on main; waits for the lakehouse if need be.
+
+    `answered` are the attempts of which it is known that their merge was answered, or never sent.
+    """
 
     async def close() -> None:
         branches = await open_branches(lakehouse, run_id)
@@ -54,7 +62,30 @@ async def close_and_look(lakehouse: Lakehouse, run_id: UUID, attempt: int, head:
             await lakehouse.close_branch(name)
 
     await patiently("branches", close)
-    return await patiently("main", lambda: lakehouse.find_merge(run_id, head))
+    return await patiently("main", lambda: look(lakehouse, run_id, attempt, head, answered=answered))
+
+
+async def look(
+    lakehouse: Lakehouse, run_id: UUID, attempt: int, head: str, *, answered: frozenset[int]
+) -> Merged | None:
+    """Look for a run on main, for certain: its branches up to an attempt are closed.
+
+    A merge that was under way when its branch was closed may take a while to show.
+    """
+    merged = await lakehouse.find_merge(run_id, head)
+    within = lakehouse.merges_settle_within
+    if merged is not None or not within or answered.issuperset(range(1, attempt + 1)):
+        return merged
+    branches = await lakehouse.branches(domain.branch_prefix(run_id))
+    closings = {branch.name: branch.closed_at for branch in branches if branch.closed_at is not None}
+    settled_at = domain.until_settled(closings, run_id, attempt, answered=answered, within=within)
+    if settled_at is None:
+        return None
+    # No longer than that, whatever the clocks say.
+    remaining = min(settled_at - datetime.now(UTC), within)
+    if remaining > timedelta(0):
+        await asyncio.sleep(remaining.total_seconds())
+    return await lakehouse.find_merge(run_id, head)
 
 
 async def open_branches(lakehouse: Lakehouse, run_id: UUID) -> list[str]:

@@ -47,6 +47,8 @@ class HeldRun:
     _claims: int = 0
     _attempt: int | None = None
     _lines: list[LogLine] = field(default_factory=list)
+    _answered: frozenset[int] = frozenset()
+    """Attempts that were worked on here and whose merge was answered, or never sent."""
 
     async def carry_out(self) -> None:
         """Claim and work until the run ends, or somebody else has it."""
@@ -76,9 +78,10 @@ class HeldRun:
     async def _work(self, attempt: Attempt) -> ClaimAgain | None:
         """Work on an attempt to its end; None if it was the run's, too, or nothing is to be done about it."""
         async with journal(self.resources.bus, attempt.run_id, attempt.attempt, self._lines) as telling:
-            work = AttemptWork(self.resources, attempt, telling, self.cancelled, self._patience)
+            work = AttemptWork(self.resources, attempt, telling, self.cancelled, self._patience, self._answered)
             ended = await work.carry_out()
             self._patience, self._lines = work.patience_left, telling.lines
+            self._answered = work.answered_with_this
             match ended:
                 case AttemptFinished():
                     await telling.told()
@@ -110,7 +113,7 @@ class HeldRun:
             outages += 1
 
     async def _end(self, order: EndRun) -> AttemptFinished:
-        return await end_as_ordered(self.resources.lakehouse, self.resources.objects, order)
+        return await end_as_ordered(self.resources.lakehouse, self.resources.objects, order, self._answered)
 
     async def _say(self, ended: AttemptFinished) -> None:
         """Say how the run ended; its message is acknowledged once that is stored."""

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, ValidationException
 
 from services.runner.domain import FailureKind
 from services.runner.engine.session import open_connection
@@ -92,7 +92,7 @@ def _failure(error: Exception) -> tuple[FailureKind, str]:
             return error.kind, error.message
         case BranchClosed():
             return FailureKind.CLOSED, error.message
-        case CommitFailedException():
+        case CommitFailedException() | ValidationException():
             return FailureKind.TRANSIENT, str(error)
         case Unavailable() | TimeoutError():
             return FailureKind.UNAVAILABLE, str(error)

@@ -101,13 +101,6 @@ class Target:
                 snapshot.append_data_file(file)
         return True
 
-    def location_of(self, table: Table) -> str:
-        """Where DuckDB finds the table's metadata."""
-        # Right after a commit over REST the location may be an address of the catalog.
-        if not table.metadata_location.startswith("s3://"):
-            table = self.catalog.load_table(tuple(self.name))
-        return table.metadata_location
-
 
 class _Transaction(Transaction):
     """A transaction that works out its metadata once per update: PyIceberg does so, with a deep copy, at each look."""

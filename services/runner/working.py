@@ -12,7 +12,7 @@ from contracts.reports import Input
 from contracts.runs import Attempt, CheckAttempt, ClaimReason, Phase
 from services.runner import domain
 from services.runner.domain import ClaimAgain, Fail, FailureKind, FilesState, Patience, Stop, Succeed, Work
-from services.runner.ending import open_branches
+from services.runner.ending import look, open_branches
 from services.runner.frames import (
     AskFiles,
     AskLocations,
@@ -78,6 +78,8 @@ class Working:
     journal: Journal
     cancelled: asyncio.Event
     patience: Patience
+    answered: frozenset[int] = frozenset()
+    """Earlier attempts of which this runner knows that their merge was answered, or never sent."""
     base: str | None = None
     """The snapshot that the branch was made from."""
     inputs: list[Input] = field(default_factory=list)
@@ -200,7 +202,7 @@ class Working:
         if not isinstance(step, Work):
             raise Halted(step)
         await self._close_older_branches()
-        if merged := await lakehouse.find_merge(attempt.run_id, attempt.head):
+        if merged := await look(lakehouse, attempt.run_id, attempt.attempt - 1, attempt.head, answered=self.answered):
             raise Halted(FoundOnMain(merged))
         self.journal.phase(phase_since(began, "branch", branch=self._branch, base=self.base))
         self.journal.log(f"attempt {attempt.attempt} works on branch {self._branch}, made from snapshot {self.base}")

@@ -12,6 +12,7 @@ from pyiceberg.catalog import Catalog
 from shared.lakehouse.embedded import embedded_lakehouse
 from shared.lakehouse.embedded_catalog import BranchCatalog
 from shared.lakehouse.files import TableFiles, s3_properties
+from shared.lakehouse.nessie_catalog import Connections, NessieCatalog
 from shared.settings import Settings
 
 
@@ -31,3 +32,6 @@ def catalogs(settings: Settings, role: str) -> Iterator[Callable[[str], Catalog]
                 portal.wrap_async_context_manager(embedded_lakehouse(settings, role, None)) as lakehouse,
             ):
                 yield lambda branch: BranchCatalog(branch, lakehouse, portal, files, settings.s3_bucket)
+        case "nessie":
+            with Connections(settings.nessie_url, settings.nessie_token(role)) as connections:
+                yield lambda branch: NessieCatalog(branch, connections, files, settings.s3_bucket)

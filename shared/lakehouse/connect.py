@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from shared.lakehouse.embedded import MIGRATIONS, OWNER, embedded_lakehouse
+from shared.lakehouse.nessie import nessie_lakehouse
 from shared.lakehouse.port import Lakehouse
 from shared.settings import Settings
 
@@ -16,3 +17,6 @@ async def lakehouse(settings: Settings, role: str) -> AsyncIterator[Lakehouse]:
             migrations = MIGRATIONS if role == OWNER else None
             async with embedded_lakehouse(settings, role, migrations) as embedded:
                 yield embedded
+        case "nessie":
+            async with nessie_lakehouse(settings, role) as nessie:
+                yield nessie

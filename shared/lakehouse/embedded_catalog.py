@@ -1,7 +1,6 @@
 """A branch of the embedded lakehouse as a PyIceberg catalog."""
 
 from typing import NoReturn
-from uuid import uuid4
 
 import pyarrow as pa
 from anyio.from_thread import BlockingPortal
@@ -28,6 +27,7 @@ from pyiceberg.view import View
 from contracts.names import Qualified
 from shared.errors import Conflict
 from shared.lakehouse.embedded import EmbeddedLakehouse
+from shared.lakehouse.files import new_folder
 from shared.lakehouse.port import BranchClosed
 
 SNAPSHOTS_KEPT = 20
@@ -193,9 +193,8 @@ class BranchCatalog(MetastoreCatalog):
         if not self.namespace_exists(name[:-1]):
             raise NoSuchNamespaceError(f"no namespace {'.'.join(name[:-1])!r}")
         properties = {TableProperties.METADATA_PREVIOUS_VERSIONS_MAX: str(SNAPSHOTS_KEPT), **properties}
-        folder = location or f"s3://{self._bucket}/{'/'.join(name)}/{uuid4().hex[:12]}"
         metadata = new_table_metadata(
-            location=folder.rstrip("/"),
+            location=(location or new_folder(self._bucket, name)).rstrip("/"),
             schema=self._convert_schema_if_needed(schema),
             partition_spec=partition_spec,
             sort_order=sort_order,

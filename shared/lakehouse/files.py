@@ -10,10 +10,12 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from uuid import uuid4
 
 from pyarrow.fs import S3FileSystem
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
+from contracts.names import Qualified
 from shared.errors import Unavailable
 from shared.settings import Settings
 
@@ -29,6 +31,11 @@ def s3_properties(settings: Settings, role: str) -> dict[str, str]:
         "s3.access-key-id": key.access_key_id,
         "s3.secret-access-key": key.secret_access_key.get_secret_value(),
     }
+
+
+def new_folder(bucket: str, table: Qualified) -> str:
+    """A location for a table that is created: two branches may create the same name."""
+    return f"s3://{bucket}/{'/'.join(table)}/{uuid4().hex[:12]}"
 
 
 @contextmanager

@@ -164,9 +164,15 @@ class NessieLakehouse:
             if run_id is not None and (earlier := await self._find(_RUN_ID, str(run_id), since)):
                 return earlier
             reference = await self._open(branch)
-            if not await self._changes_tables(branch, reference):
-                return None
-            merged = await self._merge(branch, reference, _properties(branch, run_id, attempt))
+            try:
+                changed = await self._changed_tables(segment(branch, at=reference["hash"]), _base(reference))
+                if not changed:
+                    return None
+                merged = await self._merge(branch, reference, changed, _properties(branch, run_id, attempt))
+            except Refused as refused:
+                if not refused.is_missing_reference:
+                    raise
+                raise await self._gone(branch) from refused
             # It is merged, whatever becomes of this; who finds it on main closes the branch then.
             with suppress(Refused, Unavailable):
                 await self._close_merged(branch, merged)
@@ -280,7 +286,7 @@ class NessieLakehouse:
         wanted = " || ".join(f"ref.name.startsWith({literal(one)})" for one in prefixes(prefix))
         return [
             reference["name"]
-            async for page, _ in self._api.pages("/trees", "references", filter=wanted)
+            async for page in self._api.pages("/trees", "references", filter=wanted)
             for reference in page
             if reference["name"] != MAIN and reference["type"] == "BRANCH"
         ]
@@ -376,15 +382,16 @@ class NessieLakehouse:
         path = f"/trees/{segment(branch, at=at)}/history/commit"
         await self._api.ask("POST", path, token=token, body=body, query={})
 
-    async def _changes_tables(self, branch: str, reference: Json) -> bool:
-        """Whether a branch has other tables than the snapshot that it was made from."""
-        path = f"/trees/{segment(branch, at=reference['hash'])}/diff/{segment(MAIN, at=_base(reference))}"
-        async for page, _ in self._api.pages(path, "diffs"):
-            if any(len(difference["key"]["elements"]) == len(Qualified._fields) for difference in page):
-                return True
-        return False
+    async def _changed_tables(self, reference: str, since: str) -> set[Qualified]:
+        """The tables that are not what they were at a snapshot."""
+        return {
+            Qualified(*difference["key"]["elements"])
+            async for page in self._api.pages(f"/trees/{reference}/diff/{segment(MAIN, at=since)}", "diffs")
+            for difference in page
+            if len(difference["key"]["elements"]) == len(Qualified._fields)
+        }
 
-    async def _merge(self, branch: str, reference: Json, properties: dict[str, str]) -> Merged:
+    async def _merge(self, branch: str, reference: Json, changed: set[Qualified], properties: dict[str, str]) -> Merged:
         base = _base(reference)
         body = {
             "fromRefName": branch,
@@ -396,7 +403,13 @@ class NessieLakehouse:
             path = f"/trees/{segment(MAIN, at=base)}/history/merge"
             answer = await self._api.ask("POST", path, token=self._merge_token, body=body, query={})
         except Refused as refused:
-            raise await self._refusal(branch, refused) from refused
+            if refused.status != 409:
+                raise
+            # Nessie also names keys that are not in conflict.
+            moved = changed & await self._changed_tables(MAIN, base)
+            if not moved:
+                raise Unavailable(f"Nessie did not merge {branch!r} now: {refused.message}") from refused
+            raise MergeConflict(branch, tuple(sorted(moved))) from refused
         except Unavailable:
             # The answer is lost, not necessarily the merge.
             if merged := await self._find(_BRANCH, branch, base):
@@ -410,16 +423,6 @@ class NessieLakehouse:
         async for entry in self._log(None, newest=answer["resultantTargetHash"]):
             return _merged(entry)
         raise Unavailable(f"Nessie's log does not have the merge of {branch!r} that it answered")
-
-    async def _refusal(self, branch: str, refused: Refused) -> Exception:
-        if refused.is_missing_reference:
-            return await self._gone(branch)
-        tables = tuple(sorted(Qualified(*key) for key in refused.conflicts if len(key) == len(Qualified._fields)))
-        if refused.status == 409 and tables:
-            return MergeConflict(branch, tables)
-        if refused.status == 409:
-            return Unavailable(f"Nessie did not merge {branch!r} now: {refused.message}")
-        return refused
 
     # The log
 
@@ -441,7 +444,7 @@ class NessieLakehouse:
         if oldest != BEGINNING:
             query["limit-hash"] = _snapshot(oldest)
         path = f"/trees/{segment(MAIN, at=_snapshot(newest) if newest else '')}/history"
-        async for page, _ in self._api.pages(path, "logEntries", **query):
+        async for page in self._api.pages(path, "logEntries", **query):
             for entry in page:
                 yield entry
 
@@ -459,7 +462,7 @@ class NessieLakehouse:
         if reference == segment(MAIN, at=BEGINNING):
             return {}
         tables = {}
-        async for page, _ in self._api.pages(f"/trees/{reference}/entries", "entries", content="true"):
+        async for page in self._api.pages(f"/trees/{reference}/entries", "entries", content="true"):
             for entry in page:
                 if entry["type"] == "ICEBERG_TABLE":
                     tables[Qualified(*entry["name"]["elements"])] = entry["content"]["metadataLocation"]

@@ -22,13 +22,7 @@ class Refused(Exception):
         self.status = status
         self.code: str = answer.get("errorCode", "")
         self.message: str = answer.get("message", "")
-        self._details: Json = answer.get("errorDetails") or {}
         super().__init__(f"{status} {self.code}: {self.message}")
-
-    @property
-    def conflicts(self) -> list[tuple[str, ...]]:
-        """The keys of contents that are in conflict."""
-        return [tuple(one["key"]["elements"]) for one in self._details.get("conflicts", []) if one.get("key")]
 
     @property
     def is_missing_reference(self) -> bool:
@@ -52,12 +46,12 @@ class NessieApi:
         """Read something."""
         return await self.ask("GET", path, query=query)
 
-    async def pages(self, path: str, of: str, **query: str) -> AsyncIterator[tuple[list[Json], Json]]:
-        """Read a list page by page: the items, which are called `of` in it, and the page."""
+    async def pages(self, path: str, of: str, **query: str) -> AsyncIterator[list[Json]]:
+        """Read a list page by page: the items, which are called `of` in each."""
         query = query | {"max-records": str(self._page_size)}
         while True:
             page = await self.get(path, **query)
-            yield page[of], page
+            yield page[of]
             if not page.get("hasMore"):
                 return
             query["page-token"] = page["token"]
@@ -86,9 +80,7 @@ class NessieApi:
 
 def session(token: str) -> aiohttp.ClientSession:
     """What the connections of one role are made with."""
-    # With the client's version Nessie tells the keys of a conflict.
-    headers = {"Authorization": f"Bearer {token}", "Nessie-Client-Spec": "2"}
-    return aiohttp.ClientSession(headers=headers, timeout=_TIMEOUT)
+    return aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT)
 
 
 def segment(reference: str, *, at: str = "") -> str:

@@ -1,9 +1,12 @@
-"""How branches of Nessie's are called: one that is closed goes on under another name."""
+"""How things are called in Nessie: a branch that is closed goes on under another name."""
 
 import re
 from typing import Final
 
 from shared.errors import Invalid
+
+WAREHOUSE: Final = "rat"
+"""What Nessie calls the bucket, in its settings and in the address of a catalog."""
 
 _RUN: Final = "run-"
 _CLOSED: Final = {"failed": "failed-", "merged": "merged-"}

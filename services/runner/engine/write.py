@@ -61,7 +61,7 @@ def write(connection: duckdb.DuckDBPyConnection, bound: Bound, target: Target, s
             target.replace(transaction, data_files)
     committed = transaction.commit_transaction()
     rows, size = sum(file.rows for file in files), sum(file.bytes for file in files)
-    return Written(rows, len(files), size, target.location_of(committed), has_changed=True)
+    return Written(rows, len(files), size, committed.metadata_location, has_changed=True)
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, bound: Bound) -> list[Column]:

@@ -1,0 +1,300 @@
+"""A branch of Nessie's as a PyIceberg catalog, through its Iceberg REST endpoint."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import pyarrow as pa
+import requests
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.rest import DEFAULT_ENDPOINTS, RestCatalog
+from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.io import FileIO
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import CommitTableResponse, CreateTableTransaction, StagedTable, Table
+from pyiceberg.table.metadata import new_table_metadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
+from pyiceberg.table.update import AddSnapshotUpdate, TableRequirement, TableUpdate
+from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
+
+from contracts.names import Qualified
+from shared.errors import Forbidden, NotFound, Unavailable
+from shared.lakehouse.files import new_folder
+from shared.lakehouse.nessie_names import WAREHOUSE, closed_name, merged_name
+from shared.lakehouse.port import BranchClosed
+
+T = TypeVar("T")
+
+_TIMEOUT: Final = (5.0, 60.0)
+"""Seconds to connect, and to answer: a commit hangs for 17 s when the object store is away."""
+
+
+_NO_NAMESPACE: Final = re.compile(r"namespace '.*' must exist")
+_NOT_ALLOWED: Final = "is not allowed for role"
+"""What a refusal says that comes as a failure (500)."""
+
+
+class NessieCatalog(RestCatalog):
+    """Tables as a branch sees them; what it changes is seen on this branch only, until it is merged.
+
+    Identifiers are `namespace.layer.name`. Creating a table gives it a location of its own: two branches may create
+    the same name. A branch that was closed is read under the name that it goes on as.
+    """
+
+    def __init__(self, branch: str, connections: "Connections", files: FileIO, bucket: str) -> None:
+        self._branch = branch
+        self._connections = connections
+        self._files = files
+        self._bucket = bucket
+        super().__init__(branch, uri=connections.iceberg, prefix=_prefix(branch))
+
+    def create_table(
+        self,
+        identifier: str | Identifier,
+        schema: Schema | pa.Schema,
+        location: str | None = None,
+        partition_spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC,
+        sort_order: SortOrder = UNSORTED_SORT_ORDER,
+        properties: Properties = EMPTY_DICT,
+    ) -> Table:
+        """Create an empty table; use `create_table_transaction` to create and fill it in one commit."""
+        transaction = self.create_table_transaction(
+            identifier, schema, location, partition_spec, sort_order, properties
+        )
+        try:
+            return transaction.commit_transaction()
+        except CommitFailedException as error:
+            raise TableAlreadyExistsError(str(error)) from error
+
+    def create_table_transaction(
+        self,
+        identifier: str | Identifier,
+        schema: Schema | pa.Schema,
+        location: str | None = None,
+        partition_spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC,
+        sort_order: SortOrder = UNSORTED_SORT_ORDER,
+        properties: Properties = EMPTY_DICT,
+    ) -> CreateTableTransaction:
+        """Create a table with what is written in the transaction, in one commit.
+
+        Nessie would choose a folder beside the table's own; it takes ours with the commit.
+        """
+        name = _name(identifier)
+        metadata = new_table_metadata(
+            location=location or new_folder(self._bucket, name),
+            schema=self._convert_schema_if_needed(schema),
+            partition_spec=partition_spec,
+            sort_order=sort_order,
+            properties=properties,
+        )
+        return CreateTableTransaction(
+            StagedTable(
+                identifier=tuple(name),
+                metadata=metadata,
+                metadata_location=f"{metadata.location}/metadata/none",
+                io=self._files,
+                catalog=self,
+            )
+        )
+
+    def register_table(self, identifier: str | Identifier, metadata_location: str, overwrite: bool = False) -> Table:
+        """Put a table that exists in the bucket on this branch."""
+        if overwrite:
+            raise NotImplementedError("drop the table first")
+        _name(identifier)
+        with self._writing():
+            table: Table = super().register_table(identifier, metadata_location)
+        return table
+
+    def load_table(self, identifier: str | Identifier) -> Table:
+        """Load a table as the branch sees it."""
+        _name(identifier)
+        table: Table = self._reading(super().load_table, identifier)
+        return table
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        """Change a table on the branch; an answer that leaves open whether it was changed is resolved by a look."""
+        try:
+            with self._writing():
+                answer: CommitTableResponse = super().commit_table(table, requirements, updates)
+        except CommitFailedException as error:
+            if _NO_NAMESPACE.search(str(error)):
+                raise NoSuchNamespaceError(str(error)) from error
+            raise
+        except Unavailable:
+            found = self._find_commit(table.name(), updates)
+            if found is None:
+                raise
+            return found
+        if answer.metadata_location.startswith("s3://"):
+            return answer
+        # Right after a commit the location is an address of Nessie's, which no other engine can read.
+        loaded = self.load_table(table.name())
+        return CommitTableResponse(metadata=loaded.metadata, metadata_location=loaded.metadata_location)
+
+    def table_exists(self, identifier: str | Identifier) -> bool:
+        """Whether the branch sees a table of that name."""
+        try:
+            self.load_table(identifier)
+        except NoSuchTableError:
+            return False
+        return True
+
+    def drop_table(self, identifier: str | Identifier, purge_requested: bool = False) -> None:
+        """Take a table off the branch; its files stay, other branches may need them."""
+        if purge_requested:
+            raise NotImplementedError(
+                "files are collected when no branch and no entry of the log needs them any more: a table is not purged"
+            )
+        _name(identifier)
+        with self._writing():
+            super().drop_table(identifier)
+
+    def list_tables(self, namespace: str | Identifier) -> list[Identifier]:
+        """List the tables of a namespace, as the branch sees them."""
+        tables: list[Identifier] = self._reading(super().list_tables, namespace)
+        return tables
+
+    def _find_commit(
+        self, identifier: str | Identifier, updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse | None:
+        """The table, if its newest snapshot is one of this commit's."""
+        made = {update.snapshot.snapshot_id for update in updates if isinstance(update, AddSnapshotUpdate)}
+        try:
+            loaded = self.load_table(identifier)
+        except NoSuchTableError:
+            return None
+        if loaded.metadata.current_snapshot_id not in made:
+            return None
+        return CommitTableResponse(metadata=loaded.metadata, metadata_location=loaded.metadata_location)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except _NoBranch as error:
+            raise self._gone() from error
+
+    def _reading(self, read: Callable[[str | Identifier], T], identifier: str | Identifier) -> T:
+        try:
+            return read(identifier)
+        except _NoBranch:
+            pass
+        open_prefix = self.properties["prefix"]
+        try:
+            for name in (closed_name(self._branch), merged_name(self._branch)):
+                self.properties["prefix"] = _prefix(name)
+                try:
+                    return read(identifier)
+                except _NoBranch:
+                    continue
+        finally:
+            self.properties["prefix"] = open_prefix
+        raise NotFound(f"no branch {self._branch!r}")
+
+    def _gone(self) -> BranchClosed | NotFound:
+        if any(self._connections.has_branch(name(self._branch)) for name in (closed_name, merged_name)):
+            return BranchClosed(f"branch {self._branch!r} is closed")
+        return NotFound(f"no branch {self._branch!r}")
+
+    # What PyIceberg's own would ask Nessie for, or make anew for each table.
+
+    def _fetch_config(self) -> None:
+        self._supported_endpoints = set(DEFAULT_ENDPOINTS)
+        self._namespace_separator = "\x1f"
+
+    def _create_session(self) -> requests.Session:
+        return self._connections
+
+    def _load_file_io(self, properties: Properties = EMPTY_DICT, location: str | None = None) -> FileIO:
+        return self._files
+
+
+class Connections(requests.Session):
+    """The connections of a process to Nessie, as a role.
+
+    `Unavailable` when there is no answer, or one that leaves open what was done (5xx); `Forbidden` when the role may
+    not. Other refusals are answers, which PyIceberg understands.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        super().__init__()
+        self.iceberg = f"{url.rstrip('/')}/iceberg"
+        self._trees = f"{url.rstrip('/')}/api/v2/trees"
+        self.trust_env = False
+        self.headers.update({"Authorization": f"Bearer {token}", "Content-Type": "application/json"})
+
+    def has_branch(self, name: str) -> bool:
+        """Whether there is a branch of this name."""
+        return self.get(f"{self._trees}/{quote(name, safe='')}", params={}).status_code == requests.codes.ok
+
+    def request(self, method: str, url: str | bytes, *args: Any, **options: Any) -> requests.Response:
+        """Send a request; what PyIceberg left out of it is put in."""
+        options.setdefault("timeout", _TIMEOUT)
+        if options.get("data"):
+            options["data"] = _completed(options["data"])
+        try:
+            response = super().request(method, url, *args, **options)
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise Unavailable(f"Nessie cannot be reached: {error}") from error
+        if response.ok:
+            return response
+        reason = _reason(response)
+        if response.status_code in (401, 403) or _NOT_ALLOWED in reason:
+            raise Forbidden(f"this role may not do that to the lakehouse: {reason}")
+        if response.status_code >= 500:
+            raise Unavailable(f"Nessie failed: {response.status_code} {reason}")
+        if _type(response) == "NoSuchReferenceException":
+            raise _NoBranch(reason)
+        return response
+
+
+class _NoBranch(Exception):
+    """There is no branch of that name any more, or there never was one."""
+
+
+def _completed(body: bytes) -> bytes:
+    """A commit with the highest field id of each schema, which PyIceberg leaves out and Nessie fails without."""
+    content = json.loads(body)
+    schemas = [update for update in content.get("updates", ()) if update.get("action") == "add-schema"]
+    if not schemas:
+        return body
+    for update in schemas:
+        update["last-column-id"] = Schema.model_validate(update["schema"]).highest_field_id
+    return json.dumps(content).encode()
+
+
+def _prefix(branch: str) -> str:
+    return quote(f"{branch}|{WAREHOUSE}", safe="")
+
+
+def _name(identifier: str | Identifier) -> Qualified:
+    levels = Catalog.identifier_to_tuple(identifier)
+    try:
+        return Qualified.parse(".".join(levels))
+    except ValueError as error:
+        raise NoSuchTableError(str(error)) from error
+
+
+def _reason(response: requests.Response) -> str:
+    error = _error(response)
+    return str(error.get("message") or response.text[:300])
+
+
+def _type(response: requests.Response) -> str:
+    return str(_error(response).get("type"))
+
+
+def _error(response: requests.Response) -> dict[str, Any]:
+    try:
+        content = response.json()
+    except ValueError:
+        return {}
+    error = content.get("error", content) if isinstance(content, dict) else {}
+    return error if isinstance(error, dict) else {}
