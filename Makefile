@@ -1,9 +1,11 @@
 # The front door. Every target sets up what it needs; all can be run twice.
-.PHONY: demo up test check bench docs clean lock
+.PHONY: demo up test test-distributed test-containers check bench docs clean lock
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# What needs servers; unit and contract tests are the same wherever they run.
+ON_SERVERS := tests/integration tests/e2e tests/chaos
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +18,13 @@ up: $(READY)  ## Start the platform and leave it running
 
 test: $(READY)  ## Unit, contract, integration, e2e and kill tests on the embedded stack
 	$(BIN)/pytest
+
+test-distributed: $(READY)  ## Integration, e2e and kill tests on NATS x 3, MinIO, Nessie and PostgreSQL as processes
+	$(BIN)/rat servers fetch
+	$(BIN)/pytest --stack distributed $(ON_SERVERS)
+
+test-containers: $(READY)  ## The same on containers; needs an engine, as Docker
+	$(BIN)/pytest --stack containers $(ON_SERVERS)
 
 check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .

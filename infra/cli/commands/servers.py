@@ -69,6 +69,18 @@ def _stay(call: Call, stack: str, port: int) -> None:
     live(stay)
 
 
+@app.command("fetch")
+@command
+def fetch(call: Call) -> None:
+    """Build MinIO and fetch Nessie into the cache, with Go and Maven; `up` does it too, when it has to."""
+    with failures_explained():
+        from infra.servers.minio import minio_program
+        from infra.servers.nessie import nessie_jar
+
+        for program in (minio_program, nessie_jar):
+            call.say(f"[green]✓[/] {program()}")
+
+
 @app.command("down")
 @command
 def down(call: Call) -> None:
