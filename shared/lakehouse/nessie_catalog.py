@@ -18,13 +18,14 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import CommitTableResponse, CreateTableTransaction, StagedTable, Table
 from pyiceberg.table.metadata import new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
-from pyiceberg.table.update import AddSnapshotUpdate, TableRequirement, TableUpdate
+from pyiceberg.table.update import AddSchemaUpdate, AddSnapshotUpdate, TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
 from contracts.names import Qualified
-from shared.errors import Forbidden, NotFound, Unavailable
+from shared.errors import Forbidden, Internal, NotFound, Unavailable
 from shared.lakehouse.files import new_folder
 from shared.lakehouse.nessie_names import WAREHOUSE, closed_name, merged_name
+from shared.lakehouse.nessie_schema import counted_depth_first
 from shared.lakehouse.port import BranchClosed
 
 T = TypeVar("T")
@@ -84,12 +85,14 @@ class NessieCatalog(RestCatalog):
         Nessie would choose a folder beside the table's own; it takes ours with the commit.
         """
         name = _name(identifier)
-        metadata = new_table_metadata(
-            location=location or new_folder(self._bucket, name),
-            schema=self._convert_schema_if_needed(schema),
-            partition_spec=partition_spec,
-            sort_order=sort_order,
-            properties=properties,
+        metadata = counted_depth_first(
+            new_table_metadata(
+                location=location or new_folder(self._bucket, name),
+                schema=self._convert_schema_if_needed(schema),
+                partition_spec=partition_spec,
+                sort_order=sort_order,
+                properties=properties,
+            )
         )
         return CreateTableTransaction(
             StagedTable(
@@ -131,7 +134,8 @@ class NessieCatalog(RestCatalog):
             found = self._find_commit(table.name(), updates)
             if found is None:
                 raise
-            return found
+            answer = found
+        _check_columns(updates, answer)
         if answer.metadata_location.startswith("s3://"):
             return answer
         # Right after a commit the location is an address of Nessie's, which no other engine can read.
@@ -257,6 +261,14 @@ class Connections(requests.Session):
 
 class _NoBranch(Exception):
     """There is no branch of that name any more, or there never was one."""
+
+
+def _check_columns(updates: tuple[TableUpdate, ...], answer: CommitTableResponse) -> None:
+    """Fail where columns have other numbers than the files were written with: they would be read as others."""
+    sent = [update.schema_ for update in updates if isinstance(update, AddSchemaUpdate)]
+    kept = answer.metadata.schema()
+    if sent and sent[-1].fields != kept.fields:
+        raise Internal(f"Nessie counted the columns in another way: {kept} is not {sent[-1]}")
 
 
 def _completed(body: bytes) -> bytes:
