@@ -2,20 +2,16 @@
 
 import json
 import signal
-from typing import Any, Final
+from typing import Any
 
 import nats.errors
 
 from infra.servers.directory import Claim, write_privately
+from infra.servers.permissions import permissions
 from infra.servers.programs import program
 from infra.servers.server import Server, nothing_to_clear
 from infra.setup import set_up_nats
 from shared.settings import Settings
-from shared.streams import EVENT_SUBJECTS
-
-_INBOX: Final = "_INBOX.>"
-_READABLE: Final = ("EVENTS", "OUTSIDE")
-"""Streams that `subscriber` may read."""
 
 
 def nats_server(claim: Claim, settings: Settings, port: int) -> Server:
@@ -52,27 +48,4 @@ def nats_server(claim: Claim, settings: Settings, port: int) -> Server:
 
 
 def _user(name: str, password: str) -> dict[str, Any]:
-    match name:
-        case "publisher":
-            # The inbox is where JetStream's acknowledgement arrives.
-            permissions = {"publish": ["run.requested", "event.>"], "subscribe": [_INBOX]}
-        case "subscriber":
-            permissions = {"publish": _read_requests(), "subscribe": [*EVENT_SUBJECTS, "event.>", _INBOX]}
-        case _:
-            permissions = {"publish": [">"], "subscribe": [">"]}
-    return {"user": name, "password": password, "permissions": permissions}
-
-
-def _read_requests() -> list[str]:
-    requests = ["$JS.API.INFO", "$JS.API.STREAM.NAMES"]
-    for stream in _READABLE:
-        requests += [
-            f"$JS.API.STREAM.INFO.{stream}",
-            f"$JS.API.CONSUMER.CREATE.{stream}",
-            f"$JS.API.CONSUMER.CREATE.{stream}.>",
-            f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.*",
-            f"$JS.API.CONSUMER.INFO.{stream}.*",
-            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
-            f"$JS.ACK.{stream}.>",
-        ]
-    return requests
+    return {"user": name, "password": password, "permissions": permissions()[name].configuration()}
