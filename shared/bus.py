@@ -1,8 +1,8 @@
 """The bus: what a service hears, says, asks and answers, over NATS by FastStream.
 
-A service declares itself with `hear`, `answer`, `say` and `take` (nothing is connected by that: documents and tests
-read the declarations), then lives inside `running()`. How a message is acknowledged is decided here, in one
-middleware, and nowhere else:
+A service declares itself with `hear`, `take`, `say`, `answer`, `asks` and `reads` (nothing is connected by that:
+documents, tests and the permissions of its user are made from the declarations), then lives inside `running()`. How a
+message is acknowledged is decided here, in one middleware, and nowhere else:
 
 - handled: acknowledged, and the server's confirmation awaited;
 - `Unavailable`, `Conflict`, lost connections: given back with a growing delay, for as long as it takes;
@@ -28,6 +28,7 @@ import nats.js.errors
 import structlog
 from fast_depends.exceptions import ValidationError as CallInvalid
 from faststream import AckPolicy, BaseMiddleware
+from faststream.exceptions import IgnoredException
 from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.nats.message import NatsMessage
 from faststream.response import Response
@@ -173,6 +174,9 @@ class Bus:
         self.heard: dict[type[Event], Callable[..., Awaitable[None]] | None] = {}
         self.said: list[type[Event]] = []
         self.answered: dict[type[Query[Any]], Callable[..., Awaitable[Any]]] = {}
+        self.asked: set[type[Query[Any]]] = set()
+        self.read: set[str] = set()
+        """The streams that the service reads from any place on, without a place of its own in them."""
         self.on_reconnect: list[Callable[[], None]] = []
         """What to do when NATS is back after it was away: what was said meanwhile by others may be lost."""
         self.fault_deliveries = FAULT_DELIVERIES
@@ -215,20 +219,31 @@ class Bus:
             self.said.append(event)
             self.broker.publisher(event.subject, schema=event, description=getdoc(event))
 
+    def asks(self, *queries: type[Query[Any]]) -> None:
+        """Declare that this service asks these queries; it is not permitted to ask any other."""
+        self.asked.update(queries)
+
+    def reads(self, *streams: str) -> None:
+        """Declare that this service reads these streams from any place on, as somebody who looks does."""
+        self.read.update(streams)
+
     def check(self, dependency: str, look: Callable[[], Awaitable[object]]) -> None:
         """Name a server that this service depends on, and how to see that it is there: `look` raises if it is not."""
         self.checks[dependency] = look
 
     def _pulled(self, event: type[Event], ack_wait_seconds: float, **options: Any) -> Any:
-        durable = f"{self.service}-{event.subject.replace('.', '-')}"
         config = ConsumerConfig(ack_wait=ack_wait_seconds, max_ack_pending=1000, max_deliver=-1)
         self._consumers[event.subject] = config.evolve(
-            durable_name=durable, filter_subject=event.subject, ack_policy=DeliveryAck.EXPLICIT
+            durable_name=durable_name(self.service, event.subject),
+            filter_subject=event.subject,
+            ack_policy=DeliveryAck.EXPLICIT,
         )
         subscriber = self.broker.subscriber(
             event.subject,
             stream=JStream(stream_of(event.subject), declare=False),
-            durable=durable,
+            durable=durable_name(self.service, event.subject),
+            # Not the connection's, unless it is said: where everybody may listen, the outside publisher too.
+            inbox_prefix=f"{inbox_prefix(self.service)}.".encode(),
             pull_sub=PullSub(batch_size=1, timeout=5.0),
             config=config,
             ack_policy=AckPolicy.MANUAL,
@@ -314,8 +329,11 @@ class Bus:
     async def ask(self, query: Query[A], *, timeout: float = QUERY_TIMEOUT_SECONDS) -> A:
         """Ask and wait for the answer; the answering service's error is raised here as the same class.
 
-        `Unavailable` when nobody answers, `Invalid` for a question larger than a message may be.
+        `Unavailable` when nobody answers, `Invalid` for a question larger than a message may be, `Internal` for one
+        that was not declared by `asks`: the service's user could not publish it.
         """
+        if type(query) not in self.asked:
+            raise Internal(f"{self.service} asks {query.address()}, but does not declare that it does")
         body = query.model_dump_json().encode()
         if len(body) > MAX_MESSAGE_BYTES:
             raise Invalid(f"a request of {len(body)} bytes is larger than a message may be ({MAX_MESSAGE_BYTES})")
@@ -390,6 +408,16 @@ async def _look(dependency: str, look: Callable[[], Awaitable[object]]) -> Depen
     )
 
 
+def durable_name(service: str, subject: str) -> str:
+    """How the durable consumer is called by which a service hears a subject."""
+    return f"{service}-{subject.replace('.', '-').replace('*', 'any').replace('>', 'all')}"
+
+
+def inbox_prefix(user: str) -> str:
+    """What the inboxes of a user begin with, so that nobody else may listen there."""
+    return f"_INBOX_{user}"
+
+
 def declare(service: str) -> Bus:
     """A bus that is never connected: for reading what a service declares."""
     return Bus(NatsBroker(logger=None), service)
@@ -410,7 +438,7 @@ def connect(settings: Settings, service: str) -> Bus:
         settings.nats_urls,
         name=f"rat-{service}",
         security=SASLPlaintext(username=service, password=settings.nats_password(service)),
-        inbox_prefix=f"_INBOX_{service}",
+        inbox_prefix=inbox_prefix(service),
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.2,  # type: ignore[arg-type]  # nats-py takes fractions of a second
         connect_timeout=2,
@@ -426,7 +454,11 @@ def connect(settings: Settings, service: str) -> Bus:
 
 
 async def _note_error(error: Exception) -> None:
-    log.debug("nats connection", error=repr(error))
+    if "permissions violation" in str(error).lower():
+        # Whoever waits for the answer sees no more than that none comes.
+        log.error("not permitted", error=str(error))
+    else:
+        log.debug("nats connection", error=repr(error))
 
 
 class Delivery(BaseMiddleware[Any, Msg]):
@@ -490,6 +522,10 @@ async def _renew(message: NatsMessage) -> None:
 
 
 async def _answer(call_next: Callable[[Any], Awaitable[Any]], message: NatsMessage) -> Any:
+    if (asker := message.raw_message.reply) and not asker.startswith("_INBOX"):
+        # Who asks names the subject of the answer: it must not become an event that we are permitted to answer with.
+        log.error("an answer is wanted on a subject that is no inbox", subject=message.raw_message.subject, reply=asker)
+        raise IgnoredException
     try:
         return await call_next(message)
     except RatError as error:

@@ -9,12 +9,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Generic, TypeVar
+from uuid import uuid4
 
 import nats.errors
 from nats.aio.subscription import Subscription
 
 from contracts.messages import Query
-from shared.bus import Bus
+from shared.bus import Bus, inbox_prefix
 from shared.errors import Conflict, Unavailable
 
 A = TypeVar("A")
@@ -24,7 +25,13 @@ PATIENCE_SECONDS: Final = 30.0
 """How long an asker may take with one chunk."""
 SILENCE_SECONDS: Final = 90.0
 """How long an answering service may take from one chunk to the next."""
-_ANSWER_SECONDS: Final = 24 * 3600.0
+ANSWER_SECONDS: Final = 24 * 3600.0
+"""How long the chunks may take in all; whoever asked may be slow to read them."""
+
+
+def chunks_prefix(asker: str) -> str:
+    """What the inboxes for chunks begin with: the only inboxes that another service may send to unasked."""
+    return f"{inbox_prefix(asker)}.chunks"
 
 
 async def send_chunks(bus: Bus, inbox: str, content: AsyncIterator[bytes]) -> None:
@@ -89,9 +96,9 @@ class Chunked(Generic[A]):
 @asynccontextmanager
 async def asking(bus: Bus, query: Callable[[str], Query[A]]) -> AsyncIterator[Chunked[A]]:
     """Ask a query that takes the name of an inbox, and take its answer in chunks until the block is left."""
-    inbox = bus.connection.new_inbox()
+    inbox = f"{chunks_prefix(bus.service)}.{uuid4().hex}"
     subscription = await bus.connection.subscribe(inbox)
-    answer = asyncio.create_task(bus.ask(query(inbox), timeout=_ANSWER_SECONDS))
+    answer = asyncio.create_task(bus.ask(query(inbox), timeout=ANSWER_SECONDS))
     try:
         yield Chunked(subscription, answer)
     finally:

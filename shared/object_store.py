@@ -121,11 +121,10 @@ class ObjectStore:
         self._part_bytes = part_bytes
         self._largest_copy_bytes = largest_copy_bytes
 
-    async def reach(self) -> None:
-        """See that the bucket is there."""
-        # HEAD on the bucket wants the right to read all of it, which SeaweedFS takes for the right to configure it.
+    async def reach(self, prefix: str) -> None:
+        """See that the bucket is there, by a look at keys that the role may list."""
         with _errors_of(self._bucket):
-            await self._client.list_objects_v2(Bucket=self._bucket, MaxKeys=1)
+            await self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, MaxKeys=1)
 
     async def put(
         self,

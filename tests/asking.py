@@ -24,9 +24,10 @@ from contracts.runs import (
     run_id_for,
 )
 from contracts.triggers import TriggerDecided
-from shared.bus import Bus, connect
+from shared.bus import Bus
 from shared.errors import NotFound
 from shared.settings import Settings
+from tests.buses import playing
 from tests.waiting import eventually
 
 E = TypeVar("E", bound=Event)
@@ -145,7 +146,7 @@ def run_of(request: RunRequested) -> UUID:
 @asynccontextmanager
 async def neighbours(settings: Settings) -> AsyncIterator[Neighbours]:
     """Everybody whom trigger and scheduler talk to, on the real bus."""
-    they = Neighbours(*(connect(settings, name) for name in ("catalog", "ingest", "gateway")))
+    they = Neighbours(*(playing(settings, name) for name in ("catalog", "ingest", "gateway")))
 
     async def find_pipeline(query: FindPipeline) -> Pipeline:
         if query.pipeline not in they.pipelines:

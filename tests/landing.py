@@ -29,10 +29,11 @@ from contracts.messages import Event, utc_now
 from contracts.namespaces import FindNamespace, Namespace
 from contracts.pipelines import PipelinePublished, ZoneReference
 from contracts.runs import FindRunOutcome, RunFinished, RunOutcome, RunStatus
-from shared.bus import Bus, connect
+from shared.bus import Bus
 from shared.errors import NotFound
 from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
+from tests.buses import playing
 from tests.client import unique
 from tests.waiting import eventually
 
@@ -51,6 +52,7 @@ class Neighbours:
 
     catalog: Bus
     gateway: Bus
+    runner: Bus
     bucket: ObjectStore
     namespaces: set[str]
     outcomes: dict[UUID, RunOutcome]
@@ -146,7 +148,7 @@ class Neighbours:
         attempt: int = 1,
         cursor: str | None = None,
     ) -> ClaimedFiles:
-        return await self.catalog.ask(
+        return await self.runner.ask(
             ClaimFiles(
                 run_id=run_id,
                 attempt=attempt,
@@ -160,7 +162,7 @@ class Neighbours:
         )
 
     async def check(self, run_id: UUID, attempt: int = 1) -> FilesChecked:
-        return await self.catalog.ask(CheckFiles(run_id=run_id, attempt=attempt))
+        return await self.runner.ask(CheckFiles(run_id=run_id, attempt=attempt))
 
     async def reads(self, pipeline: Pipeline, zone: Zone, form: ZoneForm = ZoneForm.NEW) -> list[str]:
         """A whole good run: what it read."""
@@ -188,9 +190,9 @@ class Neighbours:
 @asynccontextmanager
 async def neighbours(settings: Settings) -> AsyncIterator[Neighbours]:
     """Everybody whom ingest talks to, on the real bus and bucket."""
-    catalog, gateway = connect(settings, "catalog"), connect(settings, "gateway")
+    catalog, gateway, runner = (playing(settings, name) for name in ("catalog", "gateway", "runner"))
     async with object_store(settings, "uploader") as bucket:
-        they = Neighbours(catalog, gateway, bucket, {"default"}, {}, [])
+        they = Neighbours(catalog, gateway, runner, bucket, {"default"}, {}, [])
 
         async def find_namespace(query: FindNamespace) -> Namespace:
             if query.name not in they.namespaces:
@@ -202,7 +204,7 @@ async def neighbours(settings: Settings) -> AsyncIterator[Neighbours]:
 
         catalog.answer(FindNamespace, find_namespace)
         catalog.answer(FindRunOutcome, find_outcome)
-        async with catalog.running(), gateway.running(), _listening(settings, they.events):
+        async with catalog.running(), gateway.running(), runner.running(), _listening(settings, they.events):
             yield they
 
 

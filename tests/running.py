@@ -28,13 +28,14 @@ from contracts.runs import (
     Superseded,
 )
 from services.catalog.runs import domain
-from shared.bus import Bus, connect
+from shared.bus import Bus
 from shared.duckdb_engine import connect as connect_duckdb
 from shared.errors import NotFound
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.port import Lakehouse
 from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
+from tests.buses import playing
 from tests.waiting import eventually
 
 LIMITS = domain.Limits(outage=timedelta(hours=1), silence=timedelta(minutes=2), unclaimed=timedelta(hours=2))
@@ -280,7 +281,7 @@ def table_name() -> str:
 @asynccontextmanager
 async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
     """Be catalog and ingest for a runner."""
-    catalog, ingest = connect(settings, "catalog"), connect(settings, "ingest")
+    catalog, ingest = playing(settings, "catalog"), playing(settings, "ingest")
     async with (
         object_store(settings, "catalog") as code,
         object_store(settings, "ingest") as bucket,

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import nats
 from nats.js import JetStreamContext
@@ -17,6 +17,7 @@ from contracts.runs import RunFinished, RunProgressed, RunRejected, RunStarted, 
 from contracts.tables import TableChanged
 from contracts.triggers import Decision, TriggerDecided
 from infra.connection import Connection
+from shared.bus import inbox_prefix
 from shared.errors import TimedOut
 
 E = TypeVar("E", bound=Event)
@@ -98,10 +99,13 @@ async def watching(
     `followers` says how many triggers a success of a pipeline (`layer.name`) is heard by.
     """
     user = connection.nats.subscriber
-    client = await nats.connect(connection.nats.url, user=user.user, password=user.password)
+    client = await nats.connect(
+        connection.nats.url, user=user.user, password=user.password, inbox_prefix=inbox_prefix(user.user)
+    )
     try:
         jetstream = client.jetstream()
         config = ConsumerConfig(
+            name=f"demo-{uuid4().hex}",
             filter_subjects=list(HEARD),
             deliver_policy=DeliverPolicy.NEW,
             ack_policy=AckPolicy.NONE,

@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 from infra.documents.asyncapi import asyncapi_documents
-from infra.documents.events import with_event_table
+from infra.documents.events import declared, with_event_table
 from infra.documents.schemas import broken_promises, current_schemas, golden_schemas, render
+from infra.servers import permissions
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = ROOT / "contracts" / "schemas"
@@ -17,7 +18,13 @@ def documents() -> dict[Path, str]:
     """Every generated file with its text."""
     asyncapi = {ASYNCAPI / name: text for name, text in asyncapi_documents().items()}
     schemas = {SCHEMAS / name: render(schema) for name, schema in current_schemas().items()}
-    return {**asyncapi, **schemas, ARCHITECTURE: with_event_table(ARCHITECTURE.read_text())}
+    rules = permissions.render(permissions.declared_permissions(declared()))
+    return {
+        **asyncapi,
+        **schemas,
+        permissions.FILE: rules,
+        ARCHITECTURE: with_event_table(ARCHITECTURE.read_text()),
+    }
 
 
 def main() -> int:

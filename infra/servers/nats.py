@@ -10,19 +10,16 @@ import httpx
 import nats.errors
 
 from infra.servers.directory import Claim, write_privately
+from infra.servers.permissions import permissions
 from infra.servers.programs import program
 from infra.servers.server import Server, nothing_to_clear
 from infra.setup import set_up_nats
 from shared.settings import Settings
-from shared.streams import EVENT_SUBJECTS
 
 NODES: Final = ("nats-1", "nats-2", "nats-3")
 """Three, of which one may be lost."""
 PORTS_OF_A_NODE: Final = ("", ".routes", ".monitor")
 
-_INBOX: Final = "_INBOX.>"
-_READABLE: Final = ("EVENTS", "OUTSIDE")
-"""Streams that `subscriber` may read."""
 _RENEWAL_SECONDS: Final = 5.0
 """How long a stream is missing at the most that somebody deleted."""
 
@@ -100,29 +97,4 @@ def _config(name: str, folder: Path, port: int, settings: Settings) -> dict[str,
 
 
 def _user(name: str, password: str) -> dict[str, Any]:
-    match name:
-        case "publisher":
-            # The inbox is where JetStream's acknowledgement arrives.
-            permissions = {"publish": ["run.requested", "event.>"], "subscribe": [_INBOX]}
-        case "object_store":
-            permissions = {"publish": ["bucket.events"], "subscribe": [_INBOX]}
-        case "subscriber":
-            permissions = {"publish": _read_requests(), "subscribe": [*EVENT_SUBJECTS, "event.>", _INBOX]}
-        case _:
-            permissions = {"publish": [">"], "subscribe": [">"]}
-    return {"user": name, "password": password, "permissions": permissions}
-
-
-def _read_requests() -> list[str]:
-    requests = ["$JS.API.INFO", "$JS.API.STREAM.NAMES"]
-    for stream in _READABLE:
-        requests += [
-            f"$JS.API.STREAM.INFO.{stream}",
-            f"$JS.API.CONSUMER.CREATE.{stream}",
-            f"$JS.API.CONSUMER.CREATE.{stream}.>",
-            f"$JS.API.CONSUMER.DURABLE.CREATE.{stream}.*",
-            f"$JS.API.CONSUMER.INFO.{stream}.*",
-            f"$JS.API.CONSUMER.MSG.NEXT.{stream}.*",
-            f"$JS.ACK.{stream}.>",
-        ]
-    return requests
+    return {"user": name, "password": password, "permissions": permissions()[name].configuration()}

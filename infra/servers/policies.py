@@ -1,48 +1,124 @@
-"""What each role may do in the bucket."""
+"""What each S3 key may do, as IAM policies, which every store understands.
 
-from typing import Any
+Keys are laid out as `system.md` says (Storage layout). `*` in a policy spans slashes: `*/bronze/*` is the tables of
+that layer, but code and files of landing zones too, so that those are denied to whoever has tables only, and a denial
+wins. That no pipeline and no folder of code is called `landing`, and that layers are three, tells the folders apart.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
+
+from contracts.names import Layer
+from shared.errors import Invalid
+
+Policy: TypeAlias = dict[str, Any]
+"""An IAM policy document."""
+
+_RUN: Final = "????????-????-????-????-????????????"
+"""The id of a run: tables may be called `runs` and `logs`, but never so."""
+
+_LANDING: Final = ("*/landing/*",)
+_CODE: Final = tuple(f"*/pipelines/{layer}/*" for layer in Layer)
+_CODE_LISTS: Final = ("*/pipelines/*",)
+_TABLES: Final = tuple(f"*/{layer}/*" for layer in Layer)
+_REPORTS: Final = (f"*/runs/{_RUN}/*",)
+_LOGS: Final = (f"*/logs/{_RUN}/*",)
+
+_READ: Final = ("s3:GetObject", "s3:GetObjectVersion")
+_WRITE: Final = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
+_DELETE: Final = ("s3:DeleteObject",)
+_DESTROY: Final = ("s3:DeleteObjectVersion",)
+_LIST: Final = ("s3:ListBucket", "s3:ListBucketVersions")
+_ALL: Final = ("s3:*",)
 
 
-def policy_of(role: str, bucket: str) -> dict[str, Any]:
-    """The policy of a role."""
-    objects = ["s3:GetObject", "s3:GetObjectVersion"]
-    lists = ["s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketLocation"]
-    if role == "uploader":
+def policy_of(role: str, bucket: str) -> Policy:
+    """The policy of a key: the role is a service, `nessie`, `infra` or `uploader`; `Invalid` for any other."""
+    place = _Place(bucket)
+    match role:
+        case "catalog":
+            statements = [
+                place.allow((*_READ, *_WRITE, *_DELETE, *_DESTROY), _CODE),
+                place.allow(("s3:GetObject",), (*_REPORTS, *_LOGS)),
+                place.allow_list(_CODE_LISTS),
+                *place.deny(_LANDING),
+            ]
+        case "ingest":
+            statements = [
+                place.allow((*_READ, *_WRITE, *_DELETE, *_DESTROY), _LANDING),
+                place.allow_list(_LANDING),
+            ]
+        case "runner":
+            statements = [
+                place.allow(_READ, (*_CODE, *_LANDING)),
+                place.allow((*_READ, *_WRITE, *_DELETE, *_DESTROY), _TABLES),
+                place.allow(("s3:GetObject", *_WRITE), (*_REPORTS, *_LOGS)),
+                place.allow_list(_TABLES),
+                place.refuse((*_WRITE, *_DELETE, *_DESTROY), (*_CODE, *_LANDING)),
+                place.refuse_list((*_CODE, *_LANDING)),
+            ]
+        case "nessie":
+            # It writes the metadata of tables, and reads nothing else.
+            statements = [
+                place.allow((*_READ, *_WRITE, *_DELETE), _TABLES),
+                place.allow_list(_TABLES),
+                *place.deny((*_CODE, *_LANDING)),
+            ]
+        case "query":
+            statements = [
+                place.allow(("s3:GetObject",), _TABLES),
+                place.allow_list(_TABLES),
+                *place.deny((*_CODE, *_LANDING)),
+            ]
+        case "uploader":
+            statements = [
+                place.allow((*_READ, *_WRITE, *_DELETE), _LANDING),
+                place.allow_list(_LANDING),
+                # A run may be about to read it; some stores take the right to delete for the right to destroy.
+                place.refuse(_DESTROY, ("*",)),
+            ]
+        case "gateway" | "scheduler" | "trigger":
+            # What the gateway carries goes over addresses that ingest and catalog have signed.
+            statements = [place.refuse(_ALL, ("*",))]
+        case "infra":
+            statements = [place.allow(_ALL, ("*",)), place.allow_everything_of_the_bucket()]
+        case _:
+            raise Invalid(f"no role of the object store is called {role!r}")
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+class _Place:
+    """The statements about one bucket."""
+
+    def __init__(self, bucket: str) -> None:
+        self._bucket = f"arn:aws:s3:::{bucket}"
+
+    def allow(self, actions: Iterable[str], keys: Iterable[str]) -> Policy:
+        return self._about_objects("Allow", actions, keys)
+
+    def refuse(self, actions: Iterable[str], keys: Iterable[str]) -> Policy:
+        return self._about_objects("Deny", actions, keys)
+
+    def allow_list(self, prefixes: Iterable[str]) -> Policy:
+        return self._about_lists("Allow", prefixes)
+
+    def refuse_list(self, prefixes: Iterable[str]) -> Policy:
+        return self._about_lists("Deny", prefixes)
+
+    def deny(self, keys: Iterable[str]) -> list[Policy]:
+        """Neither objects of these keys nor lists of them."""
+        return [self.refuse(_ALL, keys), self.refuse_list(keys)]
+
+    def allow_everything_of_the_bucket(self) -> Policy:
+        return {"Effect": "Allow", "Action": list(_ALL), "Resource": [self._bucket]}
+
+    def _about_objects(self, effect: str, actions: Iterable[str], keys: Iterable[str]) -> Policy:
+        return {"Effect": effect, "Action": list(actions), "Resource": [f"{self._bucket}/{key}" for key in keys]}
+
+    def _about_lists(self, effect: str, prefixes: Iterable[str]) -> Policy:
         return {
-            "Version": "2012-10-17",
-            "Statement": [
-                {
-                    "Effect": "Allow",
-                    "Action": [
-                        *objects,
-                        "s3:PutObject",
-                        "s3:DeleteObject",
-                        "s3:AbortMultipartUpload",
-                        "s3:ListMultipartUploadParts",
-                    ],
-                    "Resource": [f"arn:aws:s3:::{bucket}/*/landing/*"],
-                },
-                {
-                    "Effect": "Allow",
-                    "Action": ["s3:ListBucket", "s3:ListBucketVersions"],
-                    "Resource": [f"arn:aws:s3:::{bucket}"],
-                    "Condition": {"StringLike": {"s3:prefix": ["*/landing/*"]}},
-                },
-                {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion"], "Resource": [f"arn:aws:s3:::{bucket}/*"]},
-            ],
+            "Effect": effect,
+            "Action": list(_LIST),
+            "Resource": [self._bucket],
+            "Condition": {"StringLike": {"s3:prefix": list(prefixes)}},
         }
-    if role not in ("query", "gateway"):
-        objects += [
-            "s3:PutObject",
-            "s3:DeleteObject",
-            "s3:DeleteObjectVersion",
-            "s3:AbortMultipartUpload",
-            "s3:ListMultipartUploadParts",
-        ]
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Action": objects, "Resource": [f"arn:aws:s3:::{bucket}/*"]},
-            {"Effect": "Allow", "Action": lists, "Resource": [f"arn:aws:s3:::{bucket}"]},
-        ],
-    }

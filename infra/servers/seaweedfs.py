@@ -13,6 +13,7 @@ import botocore.exceptions
 from botocore.exceptions import ClientError
 
 from infra.servers.directory import Claim, write_privately
+from infra.servers.policies import policy_of
 from infra.servers.programs import program
 from infra.servers.server import Server, nothing_to_clear
 from infra.setup import set_up_object_store
@@ -104,51 +105,19 @@ def _access(settings: Settings) -> dict[str, Any]:
         {
             "name": role,
             "credentials": [{"accessKey": key.access_key_id, "secretKey": key.secret_access_key.get_secret_value()}],
-            **_rights(role, settings.s3_bucket),
+            **_rights(role),
         }
         for role, key in settings.s3_keys.items()
     ]
-    policy = {"name": "uploader", "content": json.dumps(_uploader_policy(settings.s3_bucket))}
-    return {"identities": identities, "policies": [policy]}
+    policies = [{"name": role, "content": json.dumps(policy_of(role, settings.s3_bucket))} for role in settings.s3_keys]
+    return {"identities": identities, "policies": policies}
 
 
-def _rights(role: str, bucket: str) -> dict[str, list[str]]:
-    # Rights on `bucket/*` are rights on objects: on `bucket` they would be to switch its versioning off as well.
-    match role:
-        case "infra":
-            return {"actions": ["Admin", "Read", "List", "Write", "Tagging"]}
-        case "uploader":
-            return {"policyNames": ["uploader"]}
-        case "query" | "gateway":
-            return {"actions": [f"Read:{bucket}/*", f"List:{bucket}"]}
-        case _:
-            return {"actions": [f"Read:{bucket}/*", f"List:{bucket}", f"Write:{bucket}/*"]}
-
-
-def _uploader_policy(bucket: str) -> dict[str, Any]:
-    """Landing zones and nothing else; and no version of a file can be destroyed, as a run may be about to read it.
-
-    `*` spans slashes, which is why no pipeline may be called `landing`.
-    """
-    objects = ["GetObject", "GetObjectVersion", "PutObject", "DeleteObject"]
-    uploads = ["AbortMultipartUpload", "ListMultipartUploadParts"]
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Action": [f"s3:{action}" for action in (*objects, *uploads)],
-                "Resource": [f"arn:aws:s3:::{bucket}/*/landing/*"],
-            },
-            {
-                "Effect": "Allow",
-                "Action": ["s3:ListBucket", "s3:ListBucketVersions"],
-                "Resource": [f"arn:aws:s3:::{bucket}"],
-                "Condition": {"StringLike": {"s3:prefix": ["*/landing/*"]}},
-            },
-            {"Effect": "Deny", "Action": ["s3:DeleteObjectVersion"], "Resource": [f"arn:aws:s3:::{bucket}/*"]},
-        ],
-    }
+def _rights(role: str) -> dict[str, list[str]]:
+    if role == "infra":
+        # It makes the bucket, which a policy about the bucket does not let it.
+        return {"actions": ["Admin", "Read", "List", "Write", "Tagging"]}
+    return {"policyNames": [role]}
 
 
 def _notification(webhook: str, bucket: str) -> str:

@@ -22,7 +22,7 @@ CANCEL_SECONDS: Final = 1.0
 
 
 def wire(bus: Bus, code: Code, runs: RunsService) -> None:
-    """Register what catalog hears, says and answers."""
+    """Register what catalog hears, says, asks and answers."""
     code_service.wire(bus, code)
     runs_service.wire(bus, runs)
 

@@ -11,8 +11,10 @@ import uvicorn
 
 from contracts.audit import AuditRecorded
 from services.gateway.app import Means, application
+from services.gateway.asks import QUERIES
 from services.gateway.edge import Edge, is_loopback
 from services.gateway.metrics import Metrics
+from services.gateway.tail import STREAMS
 from services.gateway.tokens import Tokens, tokens
 from services.gateway.uplink import uplink
 from shared.bus import Bus, connect
@@ -36,8 +38,10 @@ class Gateway:
 
 
 def wire(bus: Bus, gateway: Gateway) -> None:
-    """Say what the service says; it asks all others, and answers nobody on the bus."""
+    """Say what the service says, asks and reads; it answers nobody on the bus."""
     bus.say(AuditRecorded)
+    bus.asks(*QUERIES)
+    bus.reads(*STREAMS)
 
 
 @asynccontextmanager

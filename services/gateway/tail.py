@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Final
+from uuid import uuid4
 
 import nats.errors
 import nats.js.errors
@@ -15,6 +16,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from shared.bus import Bus
 from shared.errors import Unavailable
+
+STREAMS: Final = ("EVENTS", "LOGS")
+"""Those that are read here."""
 
 _BATCH: Final = 250
 _ASK_SECONDS: Final = 5.0
@@ -41,7 +45,9 @@ class Tail:
     async def open(self) -> None:
         """Make the reader known to the server; `Unavailable` if that cannot be reached."""
         try:
-            info = await self._bus.jetstream.add_consumer(self._stream, self._config)
+            # The server would choose a name itself, but by a request that can be made to change a service's consumer.
+            named = self._config.evolve(name=f"gateway-{uuid4().hex}")
+            info = await self._bus.jetstream.add_consumer(self._stream, named)
             self._subscription = await self._bus.connection.subscribe(self._bus.connection.new_inbox())
         except _LOST as error:
             raise Unavailable(f"the stream {self._stream} cannot be read: {error!r}") from error

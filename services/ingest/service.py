@@ -45,7 +45,7 @@ from contracts.landing import (
 from contracts.messages import utc_now
 from contracts.namespaces import FindNamespace
 from contracts.pipelines import NamespaceRemoved, PipelinePublished, PipelineRemoved
-from contracts.runs import RunFinished
+from contracts.runs import FindRunOutcome, RunFinished
 from services.ingest import archive, arrivals, claims, files, keys, samples, sweep, uploads, zones
 from services.ingest.store import archive as readers
 from shared.background import background, every
@@ -221,8 +221,9 @@ class Ingest:
 
 
 def wire(bus: Bus, ingest: Ingest) -> Taker:
-    """Declare what the service hears, says and answers; the changes of the bucket are taken by the caller."""
+    """Declare what the service hears, says, asks and answers; the changes of the bucket are taken by the caller."""
     bus.say(FileLanded, FileProcessed)
+    bus.asks(FindNamespace, FindRunOutcome)
     bus.hear(RunFinished, ingest.settle_run)
     bus.hear(PipelinePublished, ingest.note_readers)
     bus.hear(PipelineRemoved, ingest.forget_reader)
@@ -255,7 +256,7 @@ async def serve(settings: Settings, *, patience: timedelta = PATIENCE) -> AsyncI
     async with database(settings, "ingest", _MIGRATIONS) as db, object_store(settings, "ingest") as objects:
         ingest = Ingest(db, objects, bus, settings, patience)
         taker = wire(bus, ingest)
-        bus.check("object_store", objects.reach)
+        bus.check("object_store", lambda: objects.reach(keys.zone_prefix("default", "any")))
         # Notifications may have found no NATS to be published to.
         bus.on_reconnect.append(ingest.must_sweep.set)
         changes = Batches(bus, BucketChanged, ingest.record_changes, lease_seconds=settings.run_lease_seconds)

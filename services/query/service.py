@@ -204,8 +204,9 @@ def _summary(table: Qualified, facts: Facts, docs: TableSummary | None) -> dict[
 
 
 def wire(bus: Bus, query: QueryService) -> None:
-    """Say what the service hears and answers."""
+    """Say what the service hears, asks and answers."""
     bus.hear(TableChanged, query.read_ahead)
+    bus.asks(ListTableDocs, FindTableDocs)
     bus.answer(RunSql, query.run_sql)
     bus.answer(PreviewTable, query.preview_table)
     bus.answer(ListTables, query.list_tables)
@@ -224,6 +225,6 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
     ):
         wire(bus, QueryService(bus, tables, TableFacts(objects, settings.s3_bucket), pool))
         bus.check("lakehouse", tables.head)
-        bus.check("object_store", objects.reach)
+        bus.check("object_store", lambda: objects.reach("default/bronze/"))
         async with bus.running():
             yield

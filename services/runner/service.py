@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import structlog
 
+from contracts.landing import CheckFiles, ClaimFiles
 from contracts.names import Qualified
 from contracts.pipelines import CheckedFile, FileProblem, ValidatePipeline, Validation
-from contracts.runs import AttemptFinished, LogWritten, RunCancel, RunProgressed, RunQueued
+from contracts.runs import AttemptFinished, CheckAttempt, ClaimRun, LogWritten, RunCancel, RunProgressed, RunQueued
 from services.runner.code import Code
 from services.runner.frames import Validated, ValidationOrder
 from services.runner.held import HeldRun
@@ -109,10 +110,11 @@ class Runner:
 
 
 def wire(bus: Bus, runner: Runner) -> Taker:
-    """Declare what the runner hears, says and answers, and give what it takes runs from."""
+    """Declare what the runner hears, says, asks and answers, and give what it takes runs from."""
     bus.hear(RunCancel, runner.cancel_run)
     bus.answer(ValidatePipeline, runner.validate_pipeline)
     bus.say(AttemptFinished, RunProgressed, LogWritten)
+    bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles)
     return bus.take(RunQueued)
 
 

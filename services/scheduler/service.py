@@ -119,11 +119,12 @@ def _missing(schedule_id: UUID) -> NotFound:
 
 
 def wire(bus: Bus, scheduler: Scheduler) -> None:
-    """Register what the scheduler hears, says and answers."""
+    """Register what the scheduler hears, says, asks and answers."""
     bus.hear(RunFinished, scheduler.remember_run)
     bus.hear(RunRejected, scheduler.forget_request)
     bus.hear(PipelineRemoved, scheduler.remove_schedules)
     bus.say(RunRequested)
+    bus.asks(FindPipeline)
     bus.answer(CreateSchedule, scheduler.create_schedule)
     bus.answer(ListSchedules, scheduler.list_schedules)
     bus.answer(FindSchedule, scheduler.find_schedule)

@@ -240,12 +240,13 @@ def _missing(trigger_id: UUID, pipeline: str) -> NotFound:
 
 
 def wire(bus: Bus, trigger: Trigger) -> None:
-    """Register what the trigger service hears, says and answers."""
+    """Register what the trigger service hears, says, asks and answers."""
     bus.hear(FileLanded, trigger.fire_on_file)
     bus.hear(RunFinished, trigger.follow_run)
     bus.hear(RunRejected, trigger.take_back_firing)
     bus.hear(PipelineRemoved, trigger.remove_triggers)
     bus.say(RunRequested, TriggerDecided)
+    bus.asks(FindPipeline, FindZone, FindRunOutcome)
     bus.answer(CreateTrigger, trigger.create_trigger)
     bus.answer(ListTriggers, trigger.list_triggers)
     bus.answer(FindTrigger, trigger.find_trigger)

@@ -13,9 +13,10 @@ import pytest
 from contracts.runs import CheckAttempt, FindRunOutcome, RunOutcome, RunQueued, RunRequested
 from infra.stacks.stack import Stack
 from shared.bus import MAX_MESSAGE_BYTES, Bus, connect
-from shared.errors import Conflict, Invalid, NotFound, Unavailable
+from shared.errors import Conflict, Internal, Invalid, NotFound, Unavailable
 from shared.logs import correlation_id
 from shared.settings import Settings
+from tests.buses import playing, playing_all
 from tests.stacks import StackIn
 from tests.waiting import eventually
 
@@ -60,6 +61,13 @@ async def settled(settings: Settings) -> bool:
 async def fine(_event: RunRequested) -> None: ...
 
 
+async def say(settings: Settings, event: RunRequested) -> None:
+    """Request a run, as a trigger does."""
+    trigger = connect(settings, "trigger")
+    async with trigger.running():
+        await trigger.publish(event)
+
+
 async def test_an_event_is_heard_once_by_one_of_the_replicas(settings: Settings) -> None:
     publisher, one, two = connect(settings, "trigger"), connect(settings, "catalog"), connect(settings, "catalog")
     heard = [hearing(one, fine), hearing(two, fine)]
@@ -84,7 +92,7 @@ async def test_what_another_try_may_mend_is_tried_again(settings: Settings, erro
     heard = hearing(catalog, fail_twice)
 
     async with catalog.running():
-        await catalog.publish(request("x"))
+        await say(settings, request("x"))
         await eventually(lambda: len(heard) == 3)
         await eventually(lambda: settled(settings))
 
@@ -101,7 +109,7 @@ async def test_what_is_refused_for_good_is_buried_with_its_reason(settings: Sett
     event = request("x")
 
     async with catalog.running():
-        await catalog.publish(event)
+        await say(settings, event)
         await eventually(lambda: settled(settings))
         letter = await eventually(lambda: _letter(settings))
 
@@ -121,7 +129,7 @@ async def test_a_fault_of_ours_is_tried_a_few_times_and_then_buried(settings: Se
     heard = hearing(catalog, stumble)
 
     async with catalog.running():
-        await catalog.publish(request("x"))
+        await say(settings, request("x"))
         await eventually(lambda: _letter(settings))
 
     assert len(heard) == 3
@@ -178,12 +186,12 @@ async def test_an_outsiders_event_without_an_id_gets_the_same_one_at_every_deliv
 
 async def test_a_taken_message_is_held_until_it_is_acknowledged_or_its_lease_runs_out(settings: Settings) -> None:
     brief = settings.model_copy(update={"run_lease_seconds": 1.0})
-    one, two = connect(brief, "runner"), connect(brief, "runner")
+    catalog, one, two = connect(settings, "catalog"), connect(brief, "runner"), connect(brief, "runner")
     first, second = one.take(RunQueued), two.take(RunQueued)
     event = RunQueued(run_id=uuid4(), pipeline="default.bronze.orders", pipeline_id=uuid4(), trigger="manual")
 
-    async with one.running(), two.running():
-        await one.publish(event)
+    async with catalog.running(), one.running(), two.running():
+        await catalog.publish(event)
         lease = await first.take()
         again = await second.take()
         await again.give_back(0)
@@ -200,7 +208,7 @@ async def test_a_taken_message_is_held_until_it_is_acknowledged_or_its_lease_run
 @pytest.fixture
 async def asker(settings: Settings) -> AsyncIterator[Bus]:
     """Somebody who asks a catalog that knows of one run."""
-    catalog, asker = connect(settings, "catalog"), connect(settings, "gateway")
+    catalog, asker = connect(settings, "catalog"), playing_all(settings)
 
     async def find(query: FindRunOutcome) -> RunOutcome:
         if query.run_id == UUID(int=0):
@@ -239,6 +247,14 @@ async def test_a_question_that_nobody_answers_is_unavailable(asker: Bus) -> None
         await asker.ask(CheckAttempt(run_id=uuid4(), attempt=1))
 
 
+async def test_what_a_service_does_not_declare_it_does_not_ask(settings: Settings) -> None:
+    query = playing(settings, "query")
+
+    async with query.running():
+        with pytest.raises(Internal, match=r"query asks catalog\.find_run_outcome, but does not declare"):
+            await query.ask(FindRunOutcome(run_id=uuid4()))
+
+
 async def test_many_questions_are_answered_at_once(asker: Bus) -> None:
     answers = await asyncio.gather(*(asker.ask(FindRunOutcome(run_id=uuid4())) for _ in range(100)))
 
@@ -256,18 +272,18 @@ async def test_no_message_is_larger_than_a_message_may_be(asker: Bus) -> None:
 
 
 async def test_everything_goes_on_when_nats_is_back(nats_only: Stack) -> None:
-    catalog = connect(nats_only.settings, "catalog")
+    catalog, trigger = (connect(nats_only.settings, name) for name in ("catalog", "trigger"))
     heard = hearing(catalog, fine)
     returns: list[bool] = []
     catalog.on_reconnect.append(lambda: returns.append(True))
 
-    async with catalog.running():
-        await catalog.publish(request("before"))
+    async with catalog.running(), trigger.running():
+        await trigger.publish(request("before"))
         await nats_only.kill("nats")
         await nats_only.until_ready("nats")
 
         async def published() -> bool:
-            await catalog.publish(request("after"))
+            await trigger.publish(request("after"))
             return True
 
         await eventually(published, within=20)

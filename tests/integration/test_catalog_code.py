@@ -62,6 +62,7 @@ from shared.bus import Bus, connect
 from shared.database import database
 from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unprocessable
 from shared.object_store import ObjectStore, object_store
+from tests.buses import playing_all
 from tests.waiting import eventually
 
 
@@ -127,7 +128,7 @@ def _all(events: list[Any], wanted: int) -> list[Any] | None:
 
 @pytest.fixture(scope="module")
 async def world(stack: Stack) -> AsyncIterator[World]:
-    bus = connect(stack.settings, "gateway")
+    bus = playing_all(stack.settings)
     runner = connect(stack.settings, "runner")
     ingest = connect(stack.settings, "ingest")
     async with AsyncExitStack() as exits:

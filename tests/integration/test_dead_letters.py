@@ -11,7 +11,7 @@ from nats.js.errors import NotFoundError
 
 from contracts.runs import RunRequested
 from infra.stacks.stack import Stack
-from shared.bus import connect
+from shared.bus import connect, inbox_prefix
 from shared.consumers import consumers
 from shared.dead_letters import DeadLetter, count_dead_letters, dead_letters, find_dead_letter, replay_dead_letter
 from shared.errors import Invalid, NotFound
@@ -21,12 +21,17 @@ from tests.waiting import eventually
 @pytest.fixture
 async def jetstream(stack: Stack):
     connection = await nats.connect(
-        stack.settings.nats_urls, user="gateway", password=stack.settings.nats_password("gateway")
+        stack.settings.nats_urls,
+        user="gateway",
+        password=stack.settings.nats_password("gateway"),
+        inbox_prefix=inbox_prefix("gateway"),
     )
     yield connection.jetstream()
-    with suppress(NotFoundError):
-        await connection.jetstream().delete_consumer("EVENTS", "scheduler-run-requested")
     await connection.close()
+    infra = await nats.connect(stack.settings.nats_urls, user="infra", password=stack.settings.nats_password("infra"))
+    with suppress(NotFoundError):
+        await infra.jetstream().delete_consumer("EVENTS", "infra-run-requested")
+    await infra.close()
 
 
 def request(trigger: str) -> RunRequested:
@@ -51,13 +56,13 @@ async def test_a_refused_message_is_found_with_its_reason_and_heard_again_when_i
             raise Invalid("the moon is not full")
         heard.append(message)
 
-    bus = connect(stack.settings, "scheduler")
+    bus = connect(stack.settings, "infra")
     bus.hear(RunRequested, judge)
     async with bus.running():
         before = await count_dead_letters(jetstream)
         await bus.publish(event)
         [letter] = await eventually(lambda: letters_of(jetstream, event))
-        assert (letter.subject, letter.service, letter.reason) == ("run.requested", "scheduler", "the moon is not full")
+        assert (letter.subject, letter.service, letter.reason) == ("run.requested", "infra", "the moon is not full")
         assert RunRequested.model_validate_json(letter.body) == event
         assert await count_dead_letters(jetstream) == before + 1
         assert await find_dead_letter(jetstream, letter.id) == letter
@@ -70,7 +75,7 @@ async def test_a_refused_message_is_found_with_its_reason_and_heard_again_when_i
         with pytest.raises(NotFound, match=f"no dead letter {letter.id}"):
             await replay_dead_letter(jetstream, letter.id)
 
-        lag = {consumer.consumer: consumer for consumer in await consumers(jetstream)}["scheduler-run-requested"]
+        lag = {consumer.consumer: consumer for consumer in await consumers(jetstream)}["infra-run-requested"]
         assert (lag.stream, lag.subject, lag.pending) == ("EVENTS", "run.requested", 0)
 
 
@@ -86,7 +91,7 @@ async def test_two_replays_at_once_are_one(stack: Stack, jetstream: JetStreamCon
             raise Invalid("not yet")
         heard.append(message)
 
-    bus = connect(stack.settings, "scheduler")
+    bus = connect(stack.settings, "infra")
     bus.hear(RunRequested, judge)
     async with bus.running():
         await bus.publish(event)

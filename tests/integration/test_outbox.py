@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import nats
 import pytest
+from nats.js import JetStreamContext
 
 from contracts.runs import RunRequested
 from infra.stacks.stack import Stack
@@ -62,9 +63,14 @@ class Ear:
         return self.numbers == list(numbers)
 
 
-async def ear(settings: Settings) -> Ear:
+async def infra(settings: Settings) -> JetStreamContext:
     connection = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
-    return Ear(await connection.jetstream().subscribe("run.requested", ordered_consumer=True, deliver_policy="new"))
+    return connection.jetstream()
+
+
+async def ear(settings: Settings) -> Ear:
+    jetstream = await infra(settings)
+    return Ear(await jetstream.subscribe("run.requested", ordered_consumer=True, deliver_policy="new"))
 
 
 async def test_events_are_published_in_order_once_they_are_committed(two_servers: Stack) -> None:
@@ -91,14 +97,13 @@ async def test_two_relays_publish_each_event_once_and_in_order(two_servers: Stac
 
 
 async def test_what_was_emitted_while_nats_was_away_is_published_when_it_is_back(two_servers: Stack) -> None:
-    async with relaying(two_servers.settings) as (db, bus):
+    async with relaying(two_servers.settings) as (db, _):
         await two_servers.kill("nats")
         await asyncio.gather(*(say(db, number) for number in range(10)))
         await two_servers.until_ready("nats")
         await eventually(lambda: _is_empty(db), within=30)
 
-        state = (await bus.jetstream.stream_info("EVENTS")).state
-        last = await bus.jetstream.get_msg("EVENTS", seq=state.last_seq)
+        last = await (await infra(two_servers.settings)).get_last_msg("EVENTS", "run.requested")
         assert int(RunRequested.model_validate_json(last.data).trigger) in range(10)
 
 

@@ -15,13 +15,14 @@ from contracts.names import Qualified
 from contracts.tables import PreviewTable, ResultEnd, RunSql
 from infra.stacks.stack import Stack
 from services.query.service import serve
-from shared.bus import Bus, connect
+from shared.bus import Bus
 from shared.chunks import asking
 from shared.errors import Invalid, NotFound, RatError, TimedOut
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.port import Lakehouse
 from shared.object_store import object_store
+from tests.buses import playing
 from tests.waiting import eventually
 
 Ask = Callable[..., Awaitable[tuple[pa.Table, ResultEnd]]]
@@ -44,7 +45,7 @@ def on(stack: Stack, lake: Lakehouse) -> Iterator[Callable[[str], Catalog]]:
 
 @pytest.fixture(scope="module")
 async def bus(stack: Stack) -> AsyncIterator[Bus]:
-    bus = connect(stack.settings, "gateway")
+    bus = playing(stack.settings, "gateway")
     async with bus.running():
         yield bus
 

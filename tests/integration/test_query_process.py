@@ -7,14 +7,14 @@ import psutil
 
 from contracts.tables import RunSql
 from infra.stacks.stack import Stack
-from shared.bus import connect
 from shared.lakehouse.connect import lakehouse
+from tests.buses import playing
 from tests.processes import ServiceProcess, separate
 from tests.waiting import eventually
 
 
 async def test_no_worker_outlives_its_service(stack: Stack, tmp_path: Path) -> None:
-    bus = connect(stack.settings, "gateway")
+    bus = playing(stack.settings, "gateway")
     async with (
         lakehouse(stack.settings, "runner"),
         bus.running(),

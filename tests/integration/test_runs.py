@@ -52,10 +52,11 @@ from contracts.runs import (
 from contracts.tables import TableChanged
 from infra.stacks.stack import Stack
 from services.catalog.service import serve
-from shared.bus import Bus, connect
+from shared.bus import Bus
 from shared.errors import Conflict, NotFound
 from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
+from tests.buses import playing_all
 from tests.waiting import eventually
 
 
@@ -108,7 +109,7 @@ def impatient(settings: Settings) -> Settings:
 
 @pytest.fixture(scope="module")
 async def world(stack: Stack) -> AsyncIterator[World]:
-    bus = connect(stack.settings, "runner")
+    bus = playing_all(stack.settings)
     async with AsyncExitStack() as exits:
         objects = await exits.enter_async_context(object_store(stack.settings, "runner"))
         world = World(bus, objects)

@@ -16,6 +16,7 @@ from contracts.files import (
     ReadCodeFile,
     WriteCodeFile,
 )
+from contracts.landing import ListZones
 from contracts.names import Qualified
 from contracts.namespaces import (
     CreateNamespace,
@@ -45,6 +46,7 @@ from contracts.pipelines import (
     Published,
     PublishPipeline,
     UpdatePipeline,
+    ValidatePipeline,
 )
 from contracts.quality import (
     CreateQualityTest,
@@ -234,7 +236,7 @@ class Code:
 
 
 def wire(bus: Bus, code: Code) -> None:
-    """Register what catalog hears, says and answers about code."""
+    """Register what catalog hears, says, asks and answers about code."""
     bus.hear(AuditRecorded, code.record_audit)
     bus.answer(ListNamespaces, code.list_namespaces)
     bus.answer(FindNamespace, code.find_namespace)
@@ -260,6 +262,7 @@ def wire(bus: Bus, code: Code) -> None:
     bus.answer(FindTableDocs, code.find_table_docs)
     bus.answer(ListTableDocs, code.list_table_docs)
     bus.answer(ListAudit, code.list_audit)
+    bus.asks(ValidatePipeline, ListZones)
     bus.say(PipelinePublished, PipelineEdited, PipelineRemoved, NamespaceRemoved)
 
 

@@ -1,0 +1,111 @@
+"""What the gateway asks the other services: all that its paths need, and nothing of what they ask each other."""
+
+from typing import Any, Final
+
+from contracts.audit import ListAudit
+from contracts.files import DeleteCodeFile, ListCodeFiles, ReadCodeFile, WriteCodeFile
+from contracts.health import CheckHealth
+from contracts.landing import (
+    AddressSample,
+    AddressUpload,
+    ChangeZone,
+    CreateZone,
+    FindFile,
+    FindZone,
+    ListFiles,
+    ListSamples,
+    ListZones,
+    RecordUpload,
+    RejectFile,
+    RemoveFile,
+    RemoveSample,
+    RemoveZone,
+    RetryFile,
+)
+from contracts.messages import Query
+from contracts.namespaces import CreateNamespace, DeleteNamespace, ListNamespaces, UpdateNamespace
+from contracts.pipelines import (
+    CreatePipeline,
+    DeletePipeline,
+    FindPipeline,
+    FindVersion,
+    ListPipelines,
+    ListVersions,
+    PublishPipeline,
+    UpdatePipeline,
+)
+from contracts.quality import CreateQualityTest, DeleteQualityTest, ListQualityTests
+from contracts.runs import AddressRunLogs, CancelRun, FindRun, ListRuns, RequestRun
+from contracts.schedules import CreateSchedule, DeleteSchedule, FindSchedule, ListSchedules, UpdateSchedule
+from contracts.tables import DocumentTable, FindTable, ListTables, PreviewTable, ReadSchemas, RunSql
+from contracts.triggers import (
+    CreateTrigger,
+    DeleteTrigger,
+    FindTrigger,
+    FireTrigger,
+    ListDecisions,
+    ListTriggers,
+    UpdateTrigger,
+)
+
+QUERIES: Final[tuple[type[Query[Any]], ...]] = (
+    AddressRunLogs,
+    AddressSample,
+    AddressUpload,
+    CancelRun,
+    ChangeZone,
+    CheckHealth,
+    CreateNamespace,
+    CreatePipeline,
+    CreateQualityTest,
+    CreateSchedule,
+    CreateTrigger,
+    CreateZone,
+    DeleteCodeFile,
+    DeleteNamespace,
+    DeletePipeline,
+    DeleteQualityTest,
+    DeleteSchedule,
+    DeleteTrigger,
+    DocumentTable,
+    FindFile,
+    FindPipeline,
+    FindRun,
+    FindSchedule,
+    FindTable,
+    FindTrigger,
+    FindVersion,
+    FindZone,
+    FireTrigger,
+    ListAudit,
+    ListCodeFiles,
+    ListDecisions,
+    ListFiles,
+    ListNamespaces,
+    ListPipelines,
+    ListQualityTests,
+    ListRuns,
+    ListSamples,
+    ListSchedules,
+    ListTables,
+    ListTriggers,
+    ListVersions,
+    ListZones,
+    PreviewTable,
+    PublishPipeline,
+    ReadCodeFile,
+    ReadSchemas,
+    RecordUpload,
+    RejectFile,
+    RemoveFile,
+    RemoveSample,
+    RemoveZone,
+    RequestRun,
+    RetryFile,
+    RunSql,
+    UpdateNamespace,
+    UpdatePipeline,
+    UpdateSchedule,
+    UpdateTrigger,
+    WriteCodeFile,
+)
