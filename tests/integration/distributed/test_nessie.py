@@ -59,7 +59,7 @@ async def line(stack: Stack) -> AsyncIterator[Line]:
         body = await request.read()
         headers = {name: request.headers[name] for name in ("Authorization", "Content-Type") if name in request.headers}
         url = URL(stack.settings.nessie_url + request.raw_path, encoded=True)
-        async with nessie.request(request.method, url, data=body, headers=headers) as answer:
+        async with nessie.request(request.method, url, data=body or None, headers=headers) as answer:
             content = await answer.read()
         if line.loses(request.method, unquote(request.raw_path)):
             line.lost.append(request.raw_path)
@@ -243,7 +243,6 @@ async def test_no_token_allows_more_than_its_work(stack: Stack, lake: Lakehouse,
         "merge main": ("POST", f"/trees/{MAIN}@{main['hash']}/history/merge", merge, {}),
         "commit to main": ("POST", f"/trees/{MAIN}@{main['hash']}/history/commit", namespace, {}),
         "move main": ("PUT", f"/trees/{MAIN}@{main['hash']}", main | {"hash": head}, {"type": "BRANCH"}),
-        "delete main": ("DELETE", f"/trees/{MAIN}@{main['hash']}", None, {"type": "BRANCH"}),
         "commit to a branch": ("POST", f"/trees/{branch}@{head}/history/commit", drop, {}),
         "make a branch": ("POST", "/trees", main, made),
         "delete a branch": ("DELETE", f"/trees/{branch}@{head}", None, {"type": "BRANCH"}),
