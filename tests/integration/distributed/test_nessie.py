@@ -15,6 +15,7 @@ from yarl import URL
 from contracts.names import Qualified
 from infra.servers.nessie import TOKEN_ROLES
 from infra.stacks.stack import Stack
+from services.runner.ending import look
 from shared.errors import AlreadyExists, Forbidden, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
@@ -278,3 +279,16 @@ async def test_a_merge_that_closing_did_not_stop_shows_within_the_time_that_is_s
 
         assert isinstance(outcome, Merged | BranchClosed)
         assert await lake.find_merge(run_id, BEGINNING) == (outcome if isinstance(outcome, Merged) else None)
+
+
+async def test_main_is_looked_at_for_certain_when_no_merge_can_come_any_more(stack: Stack, lake: Lakehouse) -> None:
+    run_id, head, clock = uuid4(), await lake.head(), asyncio.get_running_loop().time
+    await lake.create_branch(f"run-{run_id}-1")
+    began = clock()
+    await lake.close_branch(f"run-{run_id}-1")
+
+    async with lakehouse(stack.settings.model_copy(update={"nessie_commit_timeout_seconds": 1}), "runner") as soon:
+        assert await look(soon, run_id, 1, head, answered=frozenset()) is None
+        assert clock() - began > 1.9
+    async with lakehouse(stack.settings.model_copy(update={"nessie_commit_timeout_seconds": 1800}), "runner") as late:
+        assert await look(late, run_id, 1, head, answered=frozenset({1})) is None
