@@ -175,6 +175,8 @@ class Bus:
         """The subjects whose messages are held by a taker, beyond one call: nothing acknowledges them here."""
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self._lease_seconds = lease_seconds
+        self._consumers: list[tuple[str, ConsumerConfig]] = []
+        """Stream and consumer of each event that is pulled."""
 
     # Declaring
 
@@ -211,13 +213,22 @@ class Bus:
         self.checks[dependency] = look
 
     def _pulled(self, event: type[Event], ack_wait_seconds: float, **options: Any) -> Any:
-        durable = f"{self.service}-{event.subject.replace('.', '-')}"
+        durable, stream = f"{self.service}-{event.subject.replace('.', '-')}", stream_of(event.subject)
+        config = ConsumerConfig(
+            name=durable,
+            durable_name=durable,
+            filter_subject=event.subject,
+            ack_wait=ack_wait_seconds,
+            max_ack_pending=1000,
+            max_deliver=-1,
+        )
+        self._consumers.append((stream, config))
         return self.broker.subscriber(
             event.subject,
-            stream=JStream(stream_of(event.subject), declare=False),
+            stream=JStream(stream, declare=False),
             durable=durable,
             pull_sub=PullSub(batch_size=1, timeout=5.0),
-            config=ConsumerConfig(ack_wait=ack_wait_seconds, max_ack_pending=1000, max_deliver=-1),
+            config=config,
             ack_policy=AckPolicy.MANUAL,
             decoder=_decode_event,
             **options,
@@ -242,6 +253,8 @@ class Bus:
         """Start once the server and its streams can be reached: they may come up after us."""
         for attempt in range(1, 1000):
             try:
+                await self.broker.connect()
+                await self._make_consumers()
                 await self.broker.start()
             except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
                 log.info("waiting for nats", service=self.service, error=repr(error))
@@ -249,6 +262,11 @@ class Bus:
             else:
                 return
         raise Unavailable("NATS cannot be reached")
+
+    async def _make_consumers(self) -> None:
+        """Make the consumers as they are declared now: one of an earlier start may have had another lease."""
+        for stream, config in self._consumers:
+            await self.jetstream.add_consumer(stream, config)
 
     async def health(self, query: CheckHealth) -> Health:
         """Say that the service is there, and which of the servers that it depends on are."""
