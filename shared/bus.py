@@ -41,6 +41,7 @@ from pydantic import TypeAdapter, ValidationError
 from contracts.health import CheckHealth, Dependency, Health
 from contracts.messages import Event, Query, derived_id
 from shared.errors import BY_CODE, Conflict, Internal, Invalid, RatError, TimedOut, Unavailable
+from shared.fields import field_problems
 from shared.logs import correlation_id
 from shared.settings import Settings
 from shared.streams import DEAD_PREFIX, stream_of
@@ -506,15 +507,9 @@ def reason(error: Exception) -> str:
         case CallInvalid():
             return reason(error.original_error)
         case ValidationError():
-            return _problems(error.errors())
+            return field_problems(error, whole="message")
         case _:
             return repr(error)
-
-
-def _problems(problems: Any) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'message'}: {problem['msg']}" for problem in problems
-    )
 
 
 async def _decode_event(message: Any, _original: Any = None) -> Any:
