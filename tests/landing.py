@@ -33,7 +33,7 @@ from shared.bus import Bus
 from shared.errors import NotFound
 from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
-from tests.buses import playing
+from tests.buses import playing, playing_all
 from tests.client import unique
 from tests.hearing import heard_all
 from tests.waiting import eventually
@@ -194,7 +194,7 @@ class Neighbours:
 @asynccontextmanager
 async def neighbours(settings: Settings) -> AsyncIterator[Neighbours]:
     """Everybody whom ingest talks to, on the real bus and bucket."""
-    catalog, gateway, runner = (playing(settings, name) for name in ("catalog", "gateway", "runner"))
+    catalog, runner, gateway = playing(settings, "catalog"), playing(settings, "runner"), playing_all(settings)
     async with object_store(settings, "uploader") as bucket:
         they = Neighbours(settings, catalog, gateway, runner, bucket, {"default"}, {}, [])
 

@@ -224,12 +224,14 @@ async def test_a_service_cannot_switch_versions_off(stack: Stack) -> None:
             await client.put_bucket_versioning(Bucket="rat", VersioningConfiguration={"Status": "Suspended"})
 
 
-async def test_a_query_reads_and_writes_nothing(stack: Stack, uploader: ObjectStore, zone: str) -> None:
-    await uploader.put(f"{zone}/a.csv", b"1")
+async def test_a_query_reads_tables_and_writes_nothing(stack: Stack) -> None:
+    key = f"default/silver/{uuid.uuid4().hex}/data/a.parquet"
+    async with object_store(stack.settings, "runner") as runner:
+        await runner.put(key, b"1")
 
     async with object_store(stack.settings, "query") as query:
-        assert await query.get(f"{zone}/a.csv") == b"1"
+        assert await query.get(key) == b"1"
         with pytest.raises(Forbidden):
-            await query.put(f"{zone}/a.csv", b"2")
+            await query.put(key, b"2")
         with pytest.raises(Forbidden):
-            await query.delete(f"{zone}/a.csv")
+            await query.delete(key)
