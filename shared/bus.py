@@ -36,7 +36,6 @@ from faststream.security import SASLPlaintext
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy as DeliveryAck
 from nats.js.api import ConsumerConfig
 from pydantic import TypeAdapter, ValidationError
 
@@ -44,6 +43,7 @@ from contracts.health import CheckHealth, Dependency, Health
 from contracts.messages import Event, Query, derived_id
 from shared.background import background, every
 from shared.errors import BY_CODE, Conflict, Internal, Invalid, RatError, TimedOut, Unavailable
+from shared.fields import field_problems
 from shared.logs import correlation_id
 from shared.settings import Settings
 from shared.streams import DEAD_PREFIX, stream_of
@@ -185,8 +185,8 @@ class Bus:
         """The subjects whose messages are held by a taker, beyond one call: nothing acknowledges them here."""
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self._lease_seconds = lease_seconds
-        self._consumers: dict[str, ConsumerConfig] = {}
-        """Subject → what its durable consumer is like."""
+        self._consumers: list[tuple[str, ConsumerConfig]] = []
+        """Stream and consumer of each event that is pulled."""
         self._pulling: list[Any] = []
 
     # Declaring
@@ -232,16 +232,20 @@ class Bus:
         self.checks[dependency] = look
 
     def _pulled(self, event: type[Event], ack_wait_seconds: float, **options: Any) -> Any:
-        config = ConsumerConfig(ack_wait=ack_wait_seconds, max_ack_pending=1000, max_deliver=-1)
-        self._consumers[event.subject] = config.evolve(
-            durable_name=durable_name(self.service, event.subject),
+        durable, stream = durable_name(self.service, event.subject), stream_of(event.subject)
+        config = ConsumerConfig(
+            name=durable,
+            durable_name=durable,
             filter_subject=event.subject,
-            ack_policy=DeliveryAck.EXPLICIT,
+            ack_wait=ack_wait_seconds,
+            max_ack_pending=1000,
+            max_deliver=-1,
         )
+        self._consumers.append((stream, config))
         subscriber = self.broker.subscriber(
             event.subject,
-            stream=JStream(stream_of(event.subject), declare=False),
-            durable=durable_name(self.service, event.subject),
+            stream=JStream(stream, declare=False),
+            durable=durable,
             # Not the connection's, unless it is said: where everybody may listen, the outside publisher too.
             inbox_prefix=f"{inbox_prefix(self.service)}.".encode(),
             pull_sub=PullSub(batch_size=1, timeout=5.0),
@@ -273,6 +277,8 @@ class Bus:
         """Start once the server and its streams can be reached: they may come up after us."""
         for attempt in range(1, 1000):
             try:
+                await self.broker.connect()
+                await self._make_consumers()
                 await self.broker.start()
             except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
                 log.info("waiting for nats", service=self.service, error=repr(error))
@@ -281,18 +287,17 @@ class Bus:
                 return self._pull_patiently()
         raise Unavailable("NATS cannot be reached")
 
-    def _pull_patiently(self) -> None:
-        """Let no subscriber pull without a pause where nobody answers, which FastStream's would do."""
-        for subscriber in self._pulling:
-            if subscriber.subscription is not None:
-                subscriber.subscription.fetch = _patient(subscriber.subscription.fetch)
+    async def _make_consumers(self) -> None:
+        """Make the consumers as they are declared now: one of an earlier start may have had another lease."""
+        for stream, config in self._consumers:
+            await self.jetstream.add_consumer(stream, config)
 
     async def _keep_consumers(self) -> None:
         """Make durable consumers again that somebody deleted, alone or with their stream."""
-        for subject, config in self._consumers.items():
+        for stream, config in self._consumers:
             # Its stream may not be there again yet, or NATS not.
             with suppress(nats.errors.Error, nats.js.errors.Error, OSError):
-                await self._ensure_consumer(stream_of(subject), config)
+                await self._ensure_consumer(stream, config)
 
     async def _ensure_consumer(self, stream: str, config: ConsumerConfig) -> None:
         try:
@@ -300,6 +305,12 @@ class Bus:
         except nats.js.errors.NotFoundError:
             await self.jetstream.add_consumer(stream, config)
             log.warning("a consumer was gone", service=self.service, stream=stream, consumer=config.durable_name)
+
+    def _pull_patiently(self) -> None:
+        """Let no subscriber pull without a pause where nobody answers, which FastStream's would do."""
+        for subscriber in self._pulling:
+            if subscriber.subscription is not None:
+                subscriber.subscription.fetch = _patient(subscriber.subscription.fetch)
 
     async def health(self, query: CheckHealth) -> Health:
         """Say that the service is there, and which of the servers that it depends on are."""
@@ -571,15 +582,9 @@ def reason(error: Exception) -> str:
         case CallInvalid():
             return reason(error.original_error)
         case ValidationError():
-            return _problems(error.errors())
+            return field_problems(error, whole="message")
         case _:
             return repr(error)
-
-
-def _problems(problems: Any) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'message'}: {problem['msg']}" for problem in problems
-    )
 
 
 async def _decode_event(message: Any, _original: Any = None) -> Any:

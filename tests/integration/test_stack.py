@@ -68,7 +68,7 @@ async def test_postgres_comes_back_while_a_query_of_its_former_life_still_comput
         with pytest.raises(asyncpg.PostgresConnectionError):
             await computing
 
-    await asyncio.wait_for(mortal.until_ready("postgres"), 5)
+    await asyncio.wait_for(mortal.until_ready("postgres"), 30)
 
 
 async def test_streams_in_memory_are_there_again_after_nats_died(mortal: Stack) -> None:

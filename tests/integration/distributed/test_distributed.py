@@ -114,4 +114,4 @@ async def test_what_is_set_up_can_be_set_up_again_with_other_keys(mortal: Stack)
     await set_up_minio(settings)
 
     async with object_store(settings, "query") as store:
-        assert [found async for found in store.objects("nothing/")] == []
+        assert [found async for found in store.objects("default/bronze/nothing/")] == []

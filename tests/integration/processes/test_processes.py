@@ -70,7 +70,7 @@ async def test_no_server_outlives_a_parent_that_is_killed(kind: str, tmp_path: P
         process.kill()
         process.wait()
 
-        await eventually(lambda: are_gone(servers), within=5)
+        await eventually(lambda: are_gone(servers), within=15)
 
 
 async def test_after_the_parent_is_killed_the_next_start_works_at_once(
@@ -107,7 +107,7 @@ async def test_a_parent_that_is_interrupted_stops_everything(kind: str, tmp_path
     with parent(tmp_path, kind) as (process, servers):
         process.send_signal(asked)
 
-        await eventually(lambda: process.poll() is not None and are_gone(servers))
+        await eventually(lambda: process.poll() is not None and are_gone(servers), within=30)
 
 
 async def test_a_port_that_was_taken_meanwhile_is_replaced(stack_in: StackIn, tmp_path: Path) -> None:
