@@ -4,14 +4,16 @@ import asyncio
 from typing import Final
 from urllib.parse import urlsplit
 
-import aioboto3
 import asyncpg
 import nats
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
+from shared.bus import inbox_prefix
+from shared.object_store import s3_client
 from shared.settings import Settings
 from shared.streams import ensure_streams
+from shared.tls import nats_tls
 
 ROLES: Final = ("catalog", "scheduler", "trigger", "ingest", "runner", "query", "gateway")
 """The services. Each is a role of PostgreSQL that owns the schema of its name, and a user of NATS."""
@@ -53,6 +55,8 @@ async def set_up_nats(settings: Settings) -> None:
         settings.nats_urls,
         user="infra",
         password=settings.nats_password("infra"),
+        tls=nats_tls(settings),
+        inbox_prefix=inbox_prefix("infra"),
         allow_reconnect=False,
         max_reconnect_attempts=1,
         reconnect_time_wait=0.05,
@@ -66,15 +70,8 @@ async def set_up_nats(settings: Settings) -> None:
 
 async def set_up_object_store(settings: Settings) -> None:
     """Make the bucket, which keeps every version of an object."""
-    key = settings.s3_key("infra")
-    session = aioboto3.Session(
-        aws_access_key_id=key.access_key_id,
-        aws_secret_access_key=key.secret_access_key.get_secret_value(),
-        region_name=settings.s3_region,
-    )
     # Whoever calls repeats what fails, sooner than the client would.
-    config = AioConfig(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
-    async with session.client("s3", endpoint_url=settings.s3_endpoint, config=config) as client:
+    async with s3_client(settings, "infra", AioConfig(retries={"total_max_attempts": 1})) as client:
         try:
             await client.head_bucket(Bucket=settings.s3_bucket)
         except ClientError as error:
