@@ -227,6 +227,8 @@ class Surroundings:
     async def check_attempt(self, query: CheckAttempt) -> AttemptState:
         if self.before_check is not None:
             await self.before_check(query)
+        if query.run_id not in self.runs:
+            return AttemptState(is_newest=False, is_wanted=False)
         state = self.runs[query.run_id].state
         return AttemptState(is_newest=domain.is_newest(state, query.attempt), is_wanted=domain.is_wanted(state))
 

@@ -85,6 +85,10 @@ class Api:
         answer = self._ask("POST", path, json=dict(body or {}))
         return answer.json() if answer.content else None
 
+    def post_patiently(self, path: str, body: Mapping[str, Any]) -> Any:
+        """POST below `/api/v1` what may take any time."""
+        return self._ask("POST", path, json=dict(body), timeout=httpx.Timeout(None, connect=5)).json()
+
     def put(self, path: str, body: Mapping[str, Any]) -> Any:
         """PUT below `/api/v1`."""
         answer = self._ask("PUT", path, json=dict(body))

@@ -58,6 +58,7 @@ for name, function in {
     "logs": runs.logs,
     "tables": tables.tables,
     "query": tables.query,
+    "collect": tables.collect,
 }.items():
     app.command(name)(function)
 app.add_typer(servers.app, name="servers")

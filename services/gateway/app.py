@@ -26,7 +26,7 @@ from services.gateway.routes.code_files import CodeFileRoutes
 from services.gateway.routes.events import read_events
 from services.gateway.routes.landing import LandingRoutes
 from services.gateway.routes.namespaces import NamespaceRoutes
-from services.gateway.routes.operations import DeadLetterRoutes, list_audit, list_consumers
+from services.gateway.routes.operations import DeadLetterRoutes, collect_files, list_audit, list_consumers
 from services.gateway.routes.pipelines import PipelineRoutes
 from services.gateway.routes.platform import is_alive, is_ready, read_features, read_metrics
 from services.gateway.routes.runs import RunRoutes
@@ -97,6 +97,7 @@ def _api() -> Router:
             read_events,
             list_consumers,
             list_audit,
+            collect_files,
             read_features,
         ],
     )

@@ -22,6 +22,7 @@ from contracts.landing import (
     RemoveZone,
     RetryFile,
 )
+from contracts.maintenance import CollectFiles
 from contracts.messages import Query
 from contracts.namespaces import CreateNamespace, DeleteNamespace, ListNamespaces, UpdateNamespace
 from contracts.pipelines import (
@@ -55,6 +56,7 @@ QUERIES: Final[tuple[type[Query[Any]], ...]] = (
     CancelRun,
     ChangeZone,
     CheckHealth,
+    CollectFiles,
     CreateNamespace,
     CreatePipeline,
     CreateQualityTest,

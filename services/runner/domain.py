@@ -35,6 +35,10 @@ MAX_LOST_PROCESSES: Final = 5
 # Branches
 
 
+RUN_BRANCHES: Final = "run-"
+"""What the names of all branches of runs start with."""
+
+
 def branch_name(run_id: UUID, attempt: int) -> str:
     """The branch of an attempt; made once, and never again."""
     return f"{branch_prefix(run_id)}{attempt}"
@@ -42,7 +46,16 @@ def branch_name(run_id: UUID, attempt: int) -> str:
 
 def branch_prefix(run_id: UUID) -> str:
     """What the names of all branches of a run start with."""
-    return f"run-{run_id}-"
+    return f"{RUN_BRANCHES}{run_id}-"
+
+
+def attempt_of_branch(branch: str) -> tuple[UUID, int] | None:
+    """Whose branch this is: the run and the number of its attempt; None for one that no attempt has made."""
+    run, _, number = branch.removeprefix(RUN_BRANCHES).rpartition("-")
+    try:
+        return (UUID(run), int(number)) if branch.startswith(RUN_BRANCHES) else None
+    except ValueError:
+        return None
 
 
 def older_branches(branches: Iterable[str], run_id: UUID, attempt: int) -> list[str]:

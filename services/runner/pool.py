@@ -250,5 +250,7 @@ def _what_a_run_needs(settings: Settings) -> Settings:
             "nats_passwords": {},
             "postgres_passwords": {role: key for role, key in settings.postgres_passwords.items() if role == "runner"},
             "s3_keys": {role: key for role, key in settings.s3_keys.items() if role == "runner"},
+            # Not the one that moves main: only the runner itself merges.
+            "nessie_tokens": {role: key for role, key in settings.nessie_tokens.items() if role == "runner"},
         }
     )

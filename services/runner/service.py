@@ -11,10 +11,13 @@ from uuid import uuid4
 import structlog
 
 from contracts.landing import CheckFiles, ClaimFiles
+from contracts.maintenance import CollectedFiles, CollectFiles
 from contracts.names import Qualified
 from contracts.pipelines import CheckedFile, FileProblem, ValidatePipeline, Validation
 from contracts.runs import AttemptFinished, CheckAttempt, ClaimRun, LogWritten, RunCancel, RunProgressed, RunQueued
+from services.runner import domain
 from services.runner.code import Code
+from services.runner.domain import Work
 from services.runner.frames import Validated, ValidationOrder
 from services.runner.held import HeldRun
 from services.runner.pool import ProcessLost, pool
@@ -32,7 +35,6 @@ log = structlog.get_logger()
 
 _VALIDATION_SECONDS: Final = 20.0
 _SWEEP_SECONDS: Final = 3600.0
-_BRANCHES_KEPT: Final = timedelta(hours=24)
 _GRACE_SECONDS: Final = 3.0
 """How long runs may go on when the runner is told to stop; most are over by then."""
 
@@ -70,10 +72,47 @@ class Runner:
         return answer.validation
 
     async def sweep_branches(self) -> None:
-        """Forget the branches of runs that ended long ago; until then they can be looked at."""
-        swept = await self.resources.lakehouse.sweep_branches(_BRANCHES_KEPT)
+        """Forget the branches of runs that ended long ago; until then they can be looked at.
+
+        Every runner does so, as often as it likes: a branch is deleted once, and one that is in use is never closed.
+        """
+        await self._close_orphans()
+        max_age = timedelta(hours=self.resources.settings.nessie_orphan_branch_max_age_hours)
+        swept = await self.resources.lakehouse.sweep_branches(max_age)
         if swept:
             log.info("branches swept", branches=len(swept))
+
+    async def _close_orphans(self) -> None:
+        """Close the branches that a runner could not close, as it was lost or the lakehouse away."""
+        for branch in await self.resources.lakehouse.branches(domain.RUN_BRANCHES):
+            known = domain.attempt_of_branch(branch.name)
+            if branch.closed_at is not None or known is None:
+                continue
+            run_id, attempt = known
+            state = await self.resources.bus.ask(CheckAttempt(run_id=run_id, attempt=attempt))
+            if not isinstance(domain.after_check(state), Work):
+                await self.resources.lakehouse.close_branch(branch.name)
+                log.info("orphan closed", branch=branch.name)
+
+    async def collect_files(self, query: CollectFiles) -> CollectedFiles:
+        """Remove the files of tables that nothing needs any more, or say which."""
+        # With PyIceberg, which takes most of a second to import, and nothing else here needs.
+        from shared.lakehouse.collection import find_surplus, remove
+        from shared.lakehouse.files import TableFiles, s3_properties
+
+        lakehouse, objects, settings = self.resources.lakehouse, self.resources.objects, self.resources.settings
+        surplus = await find_surplus(
+            lakehouse,
+            objects,
+            TableFiles(s3_properties(settings, "runner")),
+            grace=timedelta(hours=query.grace_hours),
+            history=None if query.history_days is None else timedelta(days=query.history_days),
+        )
+        report = surplus.report()
+        if not query.dry_run:
+            await remove(objects, surplus)
+            log.info("files collected", files=report.files, bytes=report.bytes)
+        return report
 
     async def take_runs(self, taker: Taker) -> None:
         """Take a run whenever a worker is free, for as long as the runner lives."""
@@ -113,6 +152,7 @@ def wire(bus: Bus, runner: Runner) -> Taker:
     """Declare what the runner hears, says, asks and answers, and give what it takes runs from."""
     bus.hear(RunCancel, runner.cancel_run)
     bus.answer(ValidatePipeline, runner.validate_pipeline)
+    bus.answer(CollectFiles, runner.collect_files)
     bus.say(AttemptFinished, RunProgressed, LogWritten)
     bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles)
     return bus.take(RunQueued)

@@ -7,7 +7,7 @@ main's as of the entry that the branch was made from.
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -236,6 +236,53 @@ class EmbeddedLakehouse:
     async def location(self, table: Qualified, at: str = MAIN) -> str | None:
         """Say where a table's metadata is at a reference; None where there is no such table."""
         return dict(await self._pointers(at, table)).get(table)
+
+    async def live_metadata(self) -> set[str]:
+        """Say where the metadata of all tables is that are on main now, or on any branch, open or closed."""
+        with _translated():
+            records = await self._pool.fetch(
+                """
+                select distinct newest.location
+                from branches
+                cross join lateral (
+                  select distinct on (table_name) location
+                  from pointers
+                  where pointers.branch = branches.name
+                    or pointers.branch = 'main' and pointers.seq <= branches.base_seq
+                  order by table_name, pointers.branch = 'main', pointers.seq desc
+                ) as newest
+                where newest.location is not null
+                """
+            )
+        return {record["location"] for record in records}
+
+    async def past_metadata(self, since: datetime | None) -> set[str]:
+        """Say where the metadata of all tables was at all entries of the log, back to a time if one is given."""
+        with _translated():
+            records = await self._pool.fetch(
+                """
+                with oldest as (
+                  select coalesce(min(seq), (select base_seq from branches where name = 'main')) as seq
+                  from merges
+                  where $1::timestamptz is null or at >= $1
+                )
+                select distinct pointers.location
+                from pointers
+                cross join oldest
+                where pointers.branch = 'main'
+                  and pointers.location is not null
+                  -- The oldest entry shows what earlier ones brought and nobody has changed by then.
+                  and not exists (
+                    select from pointers as later
+                    where later.branch = 'main'
+                      and later.table_name = pointers.table_name
+                      and later.seq > pointers.seq
+                      and later.seq <= oldest.seq
+                  )
+                """,
+                since,
+            )
+        return {record["location"] for record in records}
 
     async def _pointers(self, at: str, table: Qualified | None) -> list[tuple[Qualified, str]]:
         snapshot = _seq(at) if at.isdecimal() else None

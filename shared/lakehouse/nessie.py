@@ -22,6 +22,7 @@ from shared.settings import Settings
 MERGER: Final = "merge"
 """The role with whose token the runner moves main: no process that runs an author's code has it."""
 
+_AT_ONCE: Final = 8
 _FIRST_NAMESPACE: Final = "default"
 _BRANCH: Final = "rat.branch"
 """The property of every merge's commit: the branch that was merged."""
@@ -221,10 +222,51 @@ class NessieLakehouse:
                         raise
         raise _no_reference(at)
 
+    async def live_metadata(self) -> set[str]:
+        """Say where the metadata of all tables is that are on main now, or on any branch, open or closed."""
+        with _translated():
+            names = await self._names("")
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def on(name: str) -> set[str]:
+            async with places:
+                # Swept, or closed, since it was listed; it goes on under another name then.
+                with suppress(NotFound):
+                    return set((await self.tables(branch_of(name)[0])).values())
+            return set()
+
+        found = await asyncio.gather(*(on(name) for name in names))
+        # Main last: what is merged meanwhile is seen there.
+        return set((await self.tables()).values()).union(*found)
+
+    async def past_metadata(self, since: datetime | None) -> set[str]:
+        """Say where the metadata of all tables was at all entries of the log, back to a time if one is given."""
+        locations: set[str] = set()
+        oldest = None
+        with _translated():
+            async for entry in self._log(f"'{_BRANCH}' in commit.properties"):
+                merged = _merged(entry)
+                if since is not None and merged.at < since:
+                    # The oldest entry shows what earlier ones brought and nobody has changed by then.
+                    return locations | set((await self.tables(oldest or MAIN)).values())
+                oldest = merged.snapshot
+                locations |= {location for location in merged.tables.values() if location is not None}
+        return locations
+
     # Namespaces
 
+    async def namespaces(self) -> set[str]:
+        """List the namespaces of tables on main, with dots between their levels: `ns` and `ns.layer`."""
+        with _translated():
+            return {
+                ".".join(entry["name"]["elements"])
+                async for page in self._api.pages(f"/trees/{MAIN}/entries", "entries")
+                for entry in page
+                if entry["type"] == "NAMESPACE"
+            }
+
     async def _add_namespaces(self, names: list[tuple[str, ...]]) -> None:
-        while missing := [name for name in names if name not in await self._namespaces(names)]:
+        while missing := [name for name in names if name not in await self._known_namespaces(names)]:
             operations = [
                 {
                     "type": "PUT",
@@ -238,10 +280,10 @@ class NessieLakehouse:
                 await self._commit(MAIN, await self._main(), message, operations, token=self._merge_token)
             except Refused as refused:
                 # Somebody else was faster: it says 400 where the namespace exists at the hash, 409 where it came since.
-                if refused.status not in (400, 409) or await self._namespaces(missing) == set():
+                if refused.status not in (400, 409) or await self._known_namespaces(missing) == set():
                     raise
 
-    async def _namespaces(self, names: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    async def _known_namespaces(self, names: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
         body = {"requestedKeys": [{"elements": list(name)} for name in names]}
         answer = await self._api.ask("POST", f"/trees/{MAIN}/contents", body=body, query={})
         return {tuple(content["key"]["elements"]) for content in answer["contents"]}

@@ -88,6 +88,9 @@ class Lakehouse(Protocol):
     async def ensure_namespace(self, namespace: str, layer: str) -> None:
         """Make sure that tables can be created in `namespace.layer`, on every branch that is made from now on."""
 
+    async def namespaces(self) -> set[str]:
+        """List the namespaces of tables on main, with dots between their levels: `ns` and `ns.layer`."""
+
     async def create_branch(self, name: str) -> str:
         """Make a branch from main and give the snapshot that it starts from.
 
@@ -140,3 +143,9 @@ class Lakehouse(Protocol):
 
     async def location(self, table: Qualified, at: str = MAIN) -> str | None:
         """Say where a table's metadata is at a reference; None where there is no such table."""
+
+    async def live_metadata(self) -> set[str]:
+        """Say where the metadata of all tables is that are on main now, or on any branch, open or closed."""
+
+    async def past_metadata(self, since: datetime | None) -> set[str]:
+        """Say where the metadata of all tables was at all entries of the log, back to a time if one is given."""

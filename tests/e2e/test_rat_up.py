@@ -119,6 +119,7 @@ def look_around(terminal: Terminal) -> None:
     assert status["dead_letters"] == 0
     assert "0 dead letters" in terminal.rat("status").stdout
     assert "no dead letter" in terminal.rat("dead", "list").stdout
+    assert "nothing to collect" in terminal.rat("collect", "--dry-run").stdout
     assert "no table" in terminal.rat("tables").stdout
 
 

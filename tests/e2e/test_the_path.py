@@ -173,6 +173,24 @@ async def test_what_a_run_merged_is_what_the_next_query_sees(user: Client) -> No
         assert await user.query(f"select count(*) as n from {pipeline}") == [{"n": number}]
 
 
+async def test_collecting_leaves_what_runs_have_written(user: Client) -> None:
+    _, pipeline = await bronze(user)
+    zone = pipeline.rpartition(".")[2]
+    await user.upload(zone, "a.csv", csv((1, 10)))
+    await all_ended(user, pipeline, 1)
+
+    report = await user.post("/collections", {"dry_run": True})
+    removed = await user.post("/collections")
+    refused = await user.http.post("/collections", json={"grace_hours": 0})
+
+    # What is there has just been written, needed or not.
+    assert report["needed_files"] >= 4
+    assert (removed["files"], removed["tables"]) == (0, [])
+    assert refused.status_code == 400
+    assert "grace_hours" in refused.text
+    assert await ids(user, pipeline) == [1]
+
+
 async def test_fifty_requests_for_one_pipeline_run_one_at_a_time_and_none_stays_pending(user: Client) -> None:
     pipeline = await user.pipeline(
         f"default.bronze.{unique('queue')}", "select 1 as id", config="merge_strategy: append_only\n"

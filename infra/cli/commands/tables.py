@@ -47,6 +47,35 @@ def tables(
 
 
 @command
+def collect(
+    call: Call,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    grace_hours: Annotated[
+        float, typer.Option("--grace-hours", min=1, help="Younger files stay; longer than any run takes.")
+    ] = 48,
+    history_days: Annotated[
+        float | None, typer.Option("--history-days", min=1, help="Snapshots that stay readable; all, if not given.")
+    ] = None,
+) -> None:
+    """Remove the files of tables that nothing needs any more."""
+    wanted = {"dry_run": dry_run, "grace_hours": grace_hours, "history_days": history_days}
+    found = call.api.post_patiently("/collections", wanted)
+    if call.json:
+        call.print_json(found)
+        return
+    from infra.cli.tables import Count, size
+
+    call.print_table(
+        ["table", "files", "size"],
+        [(table["table"], Count(table["files"]), size(table["bytes"])) for table in found["tables"]],
+        empty="There is nothing to collect.",
+    )
+    files = "1 file" if found["files"] == 1 else f"{found['files']} files"
+    done = "would be removed" if dry_run else "removed"
+    call.say(f"{files}, {size(found['bytes'])}, {done}; {found['young_files']} are younger than {grace_hours:g} h")
+
+
+@command
 def query(
     call: Call,
     sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT; - reads it from standard input.")],

@@ -3,16 +3,19 @@
 import json
 from datetime import datetime
 from itertools import count
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from litestar import Controller, get, post
-from litestar.params import FromQuery, PathParameter
+from litestar.params import FromQuery, JSONBody, PathParameter
 
 from contracts.audit import AuditEntries, ListAudit
+from contracts.maintenance import CollectedFiles, CollectFiles
 from contracts.messages import Message
 from services.gateway.dependencies import Asker, Noted, Page
 from services.gateway.tokens import Scope
 from shared import consumers, dead_letters
+
+_COLLECTION_SECONDS: Final = 3600.0
 
 LetterId = Annotated[int, PathParameter(ge=1, le=2**53, description="The `id` of a dead letter")]
 
@@ -84,6 +87,17 @@ async def list_audit(
 ) -> AuditEntries:
     """List who did what, the newest first."""
     return await bus.ask(ListAudit(**page.model_dump(), user=user, action=action, resource=resource))
+
+
+@post("/collections", tags=["Operations"], status_code=200, opt={"scope": Scope.ADMIN, "audit": "files.collect"})
+async def collect_files(bus: Asker, notes: Noted, data: JSONBody[CollectFiles]) -> CollectedFiles:
+    """Remove the files that neither main, nor a branch, nor the history of a table needs, or say which (`dry_run`).
+
+    It takes as long as it takes, for an hour; broken off, it goes on at the next call.
+    """
+    collected = await bus.ask(data, timeout=_COLLECTION_SECONDS)
+    notes.detail |= {"dry_run": data.dry_run, "files": collected.files, "bytes": collected.bytes}
+    return collected
 
 
 class DeadLetterRoutes(Controller):

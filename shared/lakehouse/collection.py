@@ -1,0 +1,173 @@
+"""Collection of files that no table needs any more, on any lakehouse: what is needed is marked, the rest is swept.
+
+Needed is what the tables of main, of any branch and of any entry of the log that is to stay readable consist of. What
+is listed is listed before that is found out, and what is young stays: a run may have written it and not committed yet.
+
+PyIceberg takes most of a second to import: only who collects imports this module.
+"""
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pyiceberg.manifest import ManifestFile, read_manifest_list
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table.metadata import TableMetadata
+
+from contracts.maintenance import CollectedFiles, CollectedTable
+from contracts.names import QUALIFIED_PATTERN
+from shared.errors import Conflict
+from shared.lakehouse.files import TableFiles
+from shared.lakehouse.port import Lakehouse
+from shared.object_store import ObjectStore, Version
+
+_AT_ONCE: Final = 8
+_FILE: Final = re.compile(r"(?P<table>[^/]+/[^/]+/[^/]+)/.*(?:data|metadata)/.*")
+"""The key of a file of a table; a folder of its own lies between, as two branches may create the same name."""
+_TABLES_TOLD: Final = 500
+
+
+@dataclass(frozen=True)
+class Surplus:
+    """Files that no table needs, and how many there are that one does."""
+
+    versions: Sequence[Version]
+    needed: int
+    young: int
+    """Files that no table needs so far, and that may be of a run that goes on."""
+
+    def report(self) -> CollectedFiles:
+        """What there is to collect, or was, by table."""
+        files: dict[str, int] = defaultdict(int)
+        sizes: dict[str, int] = defaultdict(int)
+        for version in self.versions:
+            if not version.is_deletion:
+                table = _table_of(version.key)
+                files[table] += 1
+                sizes[table] += version.size
+        tables = [CollectedTable(table=table, files=files[table], bytes=sizes[table]) for table in files]
+        return CollectedFiles(
+            files=sum(files.values()),
+            bytes=sum(sizes.values()),
+            needed_files=self.needed,
+            young_files=self.young,
+            tables=sorted(tables, key=lambda table: (-table.bytes, table.table))[:_TABLES_TOLD],
+        )
+
+
+async def find_surplus(
+    lakehouse: Lakehouse,
+    objects: ObjectStore,
+    files: TableFiles,
+    *,
+    grace: timedelta,
+    history: timedelta | None = None,
+) -> Surplus:
+    """Find the files that no table needs and that are older than the grace, which is longer than any run takes.
+
+    Entries of the log stay readable for as long as `history` says, or for good. `Conflict`, and nothing is found, when
+    a file is missing by which one would know what is needed.
+    """
+    now = datetime.now(UTC)
+    listed = [version async for version in _listed(lakehouse, objects)]
+    # Branches before main's log: what is merged meanwhile is seen on the one or on the other.
+    live = await lakehouse.live_metadata()
+    past = await lakehouse.past_metadata(None if history is None else now - history)
+    needed = await asyncio.to_thread(_needed, files, live, past - live)
+    surplus = [version for version in listed if version.key not in needed]
+    old = [version for version in surplus if version.modified_at < now - grace]
+    return Surplus(old, needed=len(listed) - len(surplus), young=len(surplus) - len(old))
+
+
+async def remove(objects: ObjectStore, surplus: Surplus) -> None:
+    """Remove these files for good; it may be broken off and done again."""
+    # Metadata first: without it, nobody asks any more for what it tells of.
+    heads = [version for version in surplus.versions if version.key.endswith(".metadata.json")]
+    rest = [version for version in surplus.versions if not version.key.endswith(".metadata.json")]
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def remove_one(version: Version) -> None:
+        async with places:
+            await objects.delete(version.key, version.version_id)
+
+    for versions in (heads, rest):
+        await asyncio.gather(*(remove_one(version) for version in versions))
+
+
+async def _listed(lakehouse: Lakehouse, objects: ObjectStore) -> AsyncIterator[Version]:
+    for namespace in sorted(await lakehouse.namespaces()):
+        if namespace.count(".") != 1:
+            continue
+        async for version in objects.versions(f"{namespace.replace('.', '/')}/"):
+            place = _FILE.fullmatch(version.key)
+            if place and re.fullmatch(QUALIFIED_PATTERN, _table_of(version.key)):
+                yield version
+
+
+def _table_of(key: str) -> str:
+    return ".".join(key.split("/")[:3])
+
+
+def _needed(files: TableFiles, live: Iterable[str], past: Iterable[str]) -> set[str]:
+    """The keys of all files that these metadata files tell of, their own included."""
+    needed: set[str] = set()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        metadata = [
+            *threads.map(lambda location: _metadata(files, location), live),
+            # What is gone of the past was collected when less of it was to stay readable.
+            *(found for found in threads.map(lambda location: _past_metadata(files, location), past) if found),
+        ]
+        lists: set[str] = set()
+        for location, table in metadata:
+            needed.add(location)
+            lists.update(snapshot.manifest_list for snapshot in table.snapshots)
+            needed.update(statistics.statistics_path for statistics in table.statistics)
+            needed.update(statistics.statistics_path for statistics in table.partition_statistics)
+        manifests = {
+            manifest.manifest_path: manifest
+            for found in threads.map(lambda location: _manifests(files, location), lists)
+            for manifest in found
+        }
+        for paths in threads.map(lambda manifest: _data_files(files, manifest), manifests.values()):
+            needed.update(paths)
+    return {_key(location) for location in needed | lists | manifests.keys()}
+
+
+def _metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata]:
+    try:
+        return location, FromInputFile.table_metadata(files.new_input(location))
+    except FileNotFoundError as error:
+        raise Conflict(
+            f"{location} is missing, which a table on main or on a branch needs: nothing is collected"
+        ) from error
+
+
+def _past_metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata] | None:
+    try:
+        return location, FromInputFile.table_metadata(files.new_input(location))
+    except FileNotFoundError:
+        return None
+
+
+def _manifests(files: TableFiles, location: str) -> list[ManifestFile]:
+    try:
+        return list(read_manifest_list(files.new_input(location)))
+    except FileNotFoundError as error:
+        raise Conflict(f"{location} is missing, which a table needs: nothing is collected") from error
+
+
+def _data_files(files: TableFiles, manifest: ManifestFile) -> list[str]:
+    try:
+        return [entry.data_file.file_path for entry in manifest.fetch_manifest_entry(files, discard_deleted=True)]
+    except FileNotFoundError as error:
+        raise Conflict(f"{manifest.manifest_path} is missing, which a table needs: nothing is collected") from error
+
+
+def _key(location: str) -> str:
+    """A location without its bucket."""
+    return location.removeprefix("s3://").partition("/")[2]

@@ -1,0 +1,48 @@
+"""Tables of numbers on branches, for tests of the lakehouse."""
+
+from collections.abc import Callable
+from uuid import UUID, uuid4
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+
+from contracts.names import Qualified
+from shared.lakehouse.port import Lakehouse, Merged
+
+Catalogs = Callable[[str], Catalog]
+"""The catalog of a branch."""
+
+
+def new_table() -> Qualified:
+    return Qualified("test", "bronze", f"t{uuid4().hex[:10]}")
+
+
+async def new_branch(lake: Lakehouse) -> str:
+    name = f"run-{uuid4()}-1"
+    await lake.create_branch(name)
+    return name
+
+
+def rows(*numbers: int) -> pa.Table:
+    return pa.table({"n": pa.array(numbers, pa.int64())})
+
+
+def append(catalog: Catalog, table: Qualified, *numbers: int) -> None:
+    if catalog.table_exists(table):
+        catalog.load_table(table).append(rows(*numbers))
+        return
+    with catalog.create_table_transaction(table, rows().schema) as transaction:
+        transaction.append(rows(*numbers))
+
+
+def read(catalog: Catalog, table: Qualified) -> list[int]:
+    return sorted(catalog.load_table(table).scan().to_arrow()["n"].to_pylist())
+
+
+async def merged(lake: Lakehouse, on: Catalogs, table: Qualified, *numbers: int, run_id: UUID | None = None) -> Merged:
+    """Append to a table on main, by way of a branch."""
+    name = await new_branch(lake)
+    append(on(name), table, *numbers)
+    merge = await lake.merge(name, run_id or uuid4(), 1)
+    assert merge is not None
+    return merge
