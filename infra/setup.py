@@ -1,20 +1,22 @@
 """Preparation of the servers for the services: roles, schemas, streams, the bucket; any number of times."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import aioboto3
 import asyncpg
 import nats
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
+from shared.bus import inbox_prefix
 from shared.lakehouse.nessie import nessie_lakehouse
+from shared.object_store import s3_client
 from shared.settings import Settings
 from shared.streams import ensure_streams
+from shared.tls import nats_tls
 
 if TYPE_CHECKING:
     from types_aiobotocore_s3 import S3Client
@@ -79,6 +81,8 @@ async def set_up_nats(settings: Settings) -> None:
         settings.nats_urls,
         user="infra",
         password=settings.nats_password("infra"),
+        tls=nats_tls(settings),
+        inbox_prefix=inbox_prefix("infra"),
         allow_reconnect=False,
         max_reconnect_attempts=1,
         reconnect_time_wait=0.05,
@@ -120,18 +124,9 @@ async def set_up_notifications(settings: Settings, targets: Sequence[str]) -> No
         )
 
 
-@asynccontextmanager
-async def _owner_of_bucket(settings: Settings) -> AsyncIterator["S3Client"]:
-    key = settings.s3_key("infra")
-    session = aioboto3.Session(
-        aws_access_key_id=key.access_key_id,
-        aws_secret_access_key=key.secret_access_key.get_secret_value(),
-        region_name=settings.s3_region,
-    )
+def _owner_of_bucket(settings: Settings) -> AbstractAsyncContextManager["S3Client"]:
     # Whoever calls repeats what fails, sooner than the client would.
-    config = AioConfig(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"})
-    async with session.client("s3", endpoint_url=settings.s3_endpoint, config=config) as client:
-        yield client
+    return s3_client(settings, "infra", AioConfig(retries={"total_max_attempts": 1}))
 
 
 async def set_up_nessie(settings: Settings) -> None:

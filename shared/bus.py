@@ -47,6 +47,7 @@ from shared.fields import field_problems
 from shared.logs import correlation_id
 from shared.settings import Settings
 from shared.streams import DEAD_PREFIX, stream_of
+from shared.tls import nats_tls
 
 log = structlog.get_logger()
 
@@ -448,7 +449,9 @@ def connect(settings: Settings, service: str) -> Bus:
     broker = NatsBroker(
         settings.nats_urls,
         name=f"rat-{service}",
-        security=SASLPlaintext(username=service, password=settings.nats_password(service)),
+        security=SASLPlaintext(
+            username=service, password=settings.nats_password(service), ssl_context=nats_tls(settings)
+        ),
         inbox_prefix=inbox_prefix(service),
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.2,  # type: ignore[arg-type]  # nats-py takes fractions of a second

@@ -47,6 +47,8 @@ def connect(
         connection.load_extension(str(path))
     # This cannot be turned on again.
     connection.execute("set global allow_unsigned_extensions = false")
+    for statement in _trust(settings):
+        connection.execute(statement)
     connection.execute(duckdb_secret(settings, role))
     connection.execute("set global TimeZone = 'UTC'")
     return connection
@@ -61,12 +63,23 @@ def duckdb_secret(settings: Settings, role: str) -> str:
           type s3,
           endpoint {_quoted(endpoint.netloc)},
           use_ssl {endpoint.scheme == "https"},
-          url_style 'path',
+          url_style {_quoted("path" if settings.s3_path_style else "vhost")},
           region {_quoted(settings.s3_region)},
           key_id {_quoted(key.access_key_id)},
           secret {_quoted(key.secret_access_key.get_secret_value())}
         )
     """
+
+
+def _trust(settings: Settings) -> list[str]:
+    """The statements that have DuckDB look who the store is, which it does not by itself."""
+    if not settings.s3_endpoint.startswith("https://"):
+        return []
+    look = [
+        "set global enable_server_cert_verification = true",
+        "set global enable_curl_server_cert_verification = true",
+    ]
+    return [*look, *([f"set global ca_cert_file = {_quoted(settings.s3_ca_file)}"] if settings.s3_ca_file else [])]
 
 
 @cache

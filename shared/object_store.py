@@ -81,11 +81,7 @@ async def object_store(
     What is streamed goes up in parts of `part_bytes`, and what is larger than `largest_copy_bytes` is copied in
     parts of that size: S3 takes 10 000 parts of at least 5 MiB, and copies 5 GiB in one request at the most.
     """
-    key = settings.s3_key(role)
     config = AioConfig(
-        # boto3 presigns with version 2 unless told otherwise, which the stores refuse.
-        signature_version="s3v4",
-        s3={"addressing_style": "path"},
         connect_timeout=5,
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": 4},
@@ -93,13 +89,28 @@ async def object_store(
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
+    async with s3_client(settings, role, config) as client:
+        yield ObjectStore(client, settings.s3_bucket, part_bytes, largest_copy_bytes)
+
+
+@asynccontextmanager
+async def s3_client(settings: Settings, role: str, config: AioConfig) -> AsyncIterator["S3Client"]:
+    """A client of the store with the keys of a role, which finds and trusts it as the settings say."""
+    key = settings.s3_key(role)
     session = aioboto3.Session(
         aws_access_key_id=key.access_key_id,
         aws_secret_access_key=key.secret_access_key.get_secret_value(),
         region_name=settings.s3_region,
     )
-    async with session.client("s3", endpoint_url=settings.s3_endpoint, config=config) as client:
-        yield ObjectStore(client, settings.s3_bucket, part_bytes, largest_copy_bytes)
+    where = AioConfig(
+        # boto3 presigns with version 2 unless told otherwise, which the stores refuse.
+        signature_version="s3v4",
+        s3={"addressing_style": "path" if settings.s3_path_style else "virtual"},
+    )
+    async with session.client(
+        "s3", endpoint_url=settings.s3_endpoint, verify=settings.s3_ca_file, config=config.merge(where)
+    ) as client:
+        yield client
 
 
 class _Address(TypedDict):

@@ -27,17 +27,26 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RAT_", frozen=True, extra="forbid")
 
     postgres_url: str = "postgresql://127.0.0.1:5432/rat"
-    """Address and database without a user: each service logs in as its own role."""
+    """Address and database without a user: each service logs in as its own role.
+
+    With `?sslmode=verify-full&sslrootcert=…` connections are encrypted, and the server must show that it is the one.
+    """
     postgres_passwords: dict[str, SecretStr] = {}
     """Role (the name of a service) → password."""
 
     nats_urls: list[str] = ["nats://127.0.0.1:4222"]
+    nats_ca_file: str | None = None
+    """Certificates of who signed those of the NATS servers, for `tls://` addresses; the system's when not given."""
     nats_passwords: dict[str, SecretStr] = {}
     """User (the name of a service, or `infra`, `publisher`, `subscriber`) → password."""
     nats_replicas: int = 1
     """Copies that JetStream keeps of each stream."""
 
     s3_endpoint: str = "http://127.0.0.1:8333"
+    s3_ca_file: str | None = None
+    """Certificates of who signed that of the object store, for an `https://` endpoint; the system's when not given."""
+    s3_path_style: bool = True
+    """Whether the bucket stands in the path of an address, not in the name of the host."""
     s3_region: str = "us-east-1"
     s3_bucket: str = "rat"
     s3_keys: dict[str, S3Key] = {}

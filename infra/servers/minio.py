@@ -97,9 +97,16 @@ def _target(name: str, settings: Settings, nats_url: str, more: Mapping[str, str
         "JETSTREAM": "on",
         "USERNAME": "object_store",
         "PASSWORD": settings.nats_password("object_store"),
+        **_encryption(nats_url, settings),
         **more,
     }
     return {f"MINIO_NOTIFY_NATS_{key}_{name}": value for key, value in values.items()}
+
+
+def _encryption(nats_url: str, settings: Settings) -> dict[str, str]:
+    if not nats_url.startswith("tls://"):
+        return {}
+    return {"TLS": "on"} | ({"CERT_AUTHORITY": settings.nats_ca_file} if settings.nats_ca_file else {})
 
 
 async def set_up_minio(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from botocore.credentials import Credentials
 from infra.servers.policies import policy_of
 from shared.errors import Unavailable
 from shared.settings import Settings
+from shared.tls import trusting
 
 _IMPORT_PATH: Final = "/minio/admin/v3/import-iam-v2"
 """The one call of the admin API that takes everything at once, and in the clear, as `mc admin cluster iam import` sends
@@ -28,7 +29,7 @@ async def give_access(settings: Settings) -> None:
     """
     body = _identities(settings)
     headers = _signed("PUT", f"{settings.s3_endpoint}{_IMPORT_PATH}", body, settings)
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+    async with httpx.AsyncClient(verify=trusting(settings.s3_ca_file), trust_env=False, timeout=30) as http:
         answer = await http.put(f"{settings.s3_endpoint}{_IMPORT_PATH}", content=body, headers=headers)
     if answer.status_code >= 500:
         raise ConnectionError(answer.text)

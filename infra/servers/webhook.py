@@ -15,7 +15,9 @@ from nats.aio.client import Client
 from pydantic import ValidationError
 
 from infra.servers.notifications import FilerEvent, Notification, notification_of
+from shared.bus import inbox_prefix
 from shared.settings import Settings
+from shared.tls import nats_tls
 
 log = structlog.get_logger()
 
@@ -63,6 +65,8 @@ class _Receiver:
                     self._settings.nats_urls,
                     user="infra",
                     password=self._settings.nats_password("infra"),
+                    tls=nats_tls(self._settings),
+                    inbox_prefix=inbox_prefix("infra"),
                     name="bucket notifications",
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.1,  # type: ignore[arg-type]  # nats-py takes fractions of a second

@@ -52,7 +52,7 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
     wire(bus, gateway)
     host = settings.gateway_host
     async with AsyncExitStack() as exits:
-        store = await exits.enter_async_context(uplink())
+        store = await exits.enter_async_context(uplink(settings))
         accepted = await exits.enter_async_context(_accepted(settings))
         await exits.enter_async_context(bus.running())
         metrics, closing = Metrics(), asyncio.Event()

@@ -9,6 +9,8 @@ import anyio
 import httpx
 
 from shared.errors import Internal, NotFound, Unavailable
+from shared.settings import Settings
+from shared.tls import trusting
 
 _PIECE: Final = 256 * 1024
 
@@ -65,8 +67,13 @@ def _check(answer: httpx.Response) -> None:
 
 
 @asynccontextmanager
-async def uplink() -> AsyncIterator[Uplink]:
+async def uplink(settings: Settings) -> AsyncIterator[Uplink]:
     """Open connections to the store until the block is left."""
     timeout = httpx.Timeout(60, connect=5)
-    async with httpx.AsyncClient(timeout=timeout, limits=httpx.Limits(max_connections=100), trust_env=False) as http:
+    async with httpx.AsyncClient(
+        timeout=timeout,
+        limits=httpx.Limits(max_connections=100),
+        verify=trusting(settings.s3_ca_file),
+        trust_env=False,
+    ) as http:
         yield Uplink(http)

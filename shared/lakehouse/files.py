@@ -27,6 +27,8 @@ def s3_properties(settings: Settings, role: str) -> dict[str, str]:
     key = settings.s3_key(role)
     return {
         "s3.endpoint": settings.s3_endpoint,
+        "s3.force-virtual-addressing": str(not settings.s3_path_style),
+        **({"s3.tls-ca-file": settings.s3_ca_file} if settings.s3_ca_file else {}),
         "s3.region": settings.s3_region,
         "s3.access-key-id": key.access_key_id,
         "s3.secret-access-key": key.secret_access_key.get_secret_value(),
@@ -69,6 +71,8 @@ class TableFiles(FileIO):
             access_key=properties["s3.access-key-id"],
             secret_key=properties["s3.secret-access-key"],
             session_token=properties.get("s3.session-token"),
+            force_virtual_addressing=properties.get("s3.force-virtual-addressing") == "True",
+            tls_ca_file_path=properties.get("s3.tls-ca-file"),
             allow_delayed_open=True,
             connect_timeout=5,
             request_timeout=60,

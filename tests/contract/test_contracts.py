@@ -10,6 +10,7 @@ from contracts.messages import Event, Query, events, queries
 from infra.documents.__main__ import ROOT, documents
 from infra.documents.events import consumers, declared, producers
 from infra.documents.schemas import broken_promises, current_schemas, golden_schemas
+from infra.servers.permissions import permissions
 from shared.streams import EVENT_SUBJECTS, stream_of
 
 BUSES = declared()
@@ -32,6 +33,21 @@ def test_every_query_is_answered_by_the_one_service_that_its_subject_names(query
     answering = [name for name, bus in BUSES.items() if query in bus.answered]
 
     assert answering == [query.subject.partition(".")[0]]
+
+
+@pytest.mark.parametrize("name", BUSES)
+def test_the_user_of_a_service_may_publish_what_the_service_declares_and_no_other_message(name: str) -> None:
+    bus = BUSES[name]
+    allowed = {
+        message for message in (*EVENTS, *QUERIES) if message.subject.replace("*.health", "catalog.health") in may(name)
+    }
+
+    replayed = {event for other in BUSES.values() for event in other.heard if event.stored}
+    assert allowed == {*bus.said, *bus.asked} | (replayed if name == "gateway" else set())
+
+
+def may(user: str) -> tuple[str, ...]:
+    return permissions()[user].publish.allow
 
 
 @pytest.mark.parametrize("event", [event for event in EVENTS if event.stored], ids=lambda event: event.subject)

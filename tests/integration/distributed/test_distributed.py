@@ -9,13 +9,16 @@ import nats
 import pytest
 from botocore.exceptions import ClientError
 
+from contracts.landing import FileLanded
 from infra.servers.minio import set_up_minio
 from infra.servers.nats import NODES
 from infra.setup import set_up_notifications
 from infra.stacks.stack import Stack
+from services.ingest.service import serve
 from shared.lakehouse.connect import lakehouse
 from shared.object_store import object_store
 from shared.streams import STREAMS
+from tests.landing import neighbours
 from tests.marks import bus
 from tests.stacks import StackIn
 from tests.waiting import eventually
@@ -82,6 +85,25 @@ async def test_what_lands_is_told_by_both_targets_under_one_version(stack: Stack
         while versions[str(stored.version_id)] < 2:
             [record] = json.loads((await told.next_msg(timeout=10)).data)["Records"]
             versions[record["s3"]["object"]["versionId"]] += 1
+
+
+async def test_a_file_that_is_told_twice_lands_once(stack: Stack) -> None:
+    async with neighbours(stack.settings) as they, serve(stack.settings), bus(stack) as client:
+        folder = await they.zone()
+        told = await client.jetstream().subscribe("bucket.events", ordered_consumer=True)
+        version = await they.put(folder, "a.csv")
+        times = 0
+        while times < 2:
+            [record] = json.loads((await told.next_msg(timeout=10)).data)["Records"]
+            times += record["s3"]["object"]["versionId"] == version
+
+        async def all_are_heard() -> bool:
+            consumer = await client.jetstream().consumer_info("BUCKET", "ingest-bucket-events")
+            return consumer.num_pending == 0 and consumer.num_ack_pending == 0
+
+        await eventually(all_are_heard)
+        await they.landed(folder, "a.csv")
+        assert len(they.said(FileLanded, folder)) == 1
 
 
 async def test_what_is_put_while_nats_is_away_is_told_though_minio_is_killed_meanwhile(mortal: Stack) -> None:
