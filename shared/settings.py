@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     lakehouse: Literal["embedded", "nessie"] = "embedded"
     """Where branches and merges are kept: in the schema `lakehouse` of PostgreSQL, or by Project Nessie."""
     nessie_url: str = "http://127.0.0.1:19120"
+    nessie_ca_file: str | None = None
+    """Certificates of who signed that of Nessie, for an `https://` address; the system's when not given."""
     nessie_tokens: dict[str, SecretStr] = {}
     """Role (`runner`, `query` or `catalog`, and `merge`, with which the runner moves main) → bearer token."""
     nessie_commit_timeout_seconds: float = 5

@@ -33,5 +33,6 @@ def catalogs(settings: Settings, role: str) -> Iterator[Callable[[str], Catalog]
             ):
                 yield lambda branch: BranchCatalog(branch, lakehouse, portal, files, settings.s3_bucket)
         case "nessie":
-            with Connections(settings.nessie_url, settings.nessie_token(role)) as connections:
+            token = settings.nessie_token(role)
+            with Connections(settings.nessie_url, token, ca_file=settings.nessie_ca_file) as connections:
                 yield lambda branch: NessieCatalog(branch, connections, files, settings.s3_bucket)

@@ -35,7 +35,7 @@ _CLOSED: Final = "rat.closed"
 @asynccontextmanager
 async def nessie_lakehouse(settings: Settings, role: str) -> AsyncIterator["NessieLakehouse"]:
     """Use Nessie as a role; the runner's also moves main, if this process has the token for it."""
-    async with session(settings.nessie_token(role)) as connections:
+    async with session(settings.nessie_token(role), ca_file=settings.nessie_ca_file) as connections:
         may_merge = role == "runner" and MERGER in settings.nessie_tokens
         yield NessieLakehouse(
             NessieApi(connections, settings.nessie_url, settings.nessie_page_size),

@@ -9,6 +9,7 @@ import aiohttp
 from yarl import URL
 
 from shared.errors import Forbidden, Invalid, Unavailable
+from shared.tls import trusting
 
 Json: TypeAlias = dict[str, Any]
 
@@ -78,9 +79,13 @@ class NessieApi:
         raise Refused(status, answer)
 
 
-def session(token: str) -> aiohttp.ClientSession:
-    """What the connections of one role are made with."""
-    return aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT)
+def session(token: str, *, ca_file: str | None = None) -> aiohttp.ClientSession:
+    """What the connections of one role are made with; over TLS, those of this file are trusted, or the system's."""
+    return aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {token}"},
+        timeout=_TIMEOUT,
+        connector=aiohttp.TCPConnector(ssl=trusting(ca_file)),
+    )
 
 
 def segment(reference: str, *, at: str = "") -> str:

@@ -227,8 +227,10 @@ class Connections(requests.Session):
     not. Other refusals are answers, which PyIceberg understands.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, ca_file: str | None = None) -> None:
         super().__init__()
+        if ca_file is not None:
+            self.verify = ca_file
         self.iceberg = f"{url.rstrip('/')}/iceberg"
         self._trees = f"{url.rstrip('/')}/api/v2/trees"
         self.trust_env = False

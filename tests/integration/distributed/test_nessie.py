@@ -1,9 +1,12 @@
 """What only Nessie does: answers that are lost, lists in pages, tokens that allow little, closings left half done."""
 
 import asyncio
+import ssl
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -54,6 +57,12 @@ class Line:
 
 @pytest.fixture
 async def line(stack: Stack) -> AsyncIterator[Line]:
+    async with line_to(stack) as line:
+        yield line
+
+
+@asynccontextmanager
+async def line_to(stack: Stack, encryption: ssl.SSLContext | None = None) -> AsyncIterator[Line]:
     line = Line()
 
     async def carry(request: web.Request) -> web.StreamResponse:
@@ -73,9 +82,9 @@ async def line(stack: Stack) -> AsyncIterator[Line]:
     runner = web.AppRunner(app)
     async with aiohttp.ClientSession() as nessie:
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=encryption)
         await site.start()
-        line.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        line.url = f"{'https' if encryption else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
         yield line
         await runner.cleanup()
 
@@ -292,3 +301,34 @@ async def test_main_is_looked_at_for_certain_when_no_merge_can_come_any_more(sta
         assert clock() - began > 1.9
     async with lakehouse(stack.settings.model_copy(update={"nessie_commit_timeout_seconds": 1800}), "runner") as late:
         assert await look(late, run_id, 1, head, answered=frozenset({1})) is None
+
+
+async def test_nessie_is_spoken_to_over_tls_if_it_shows_who_it_is(
+    stack: Stack, lake: Lakehouse, table: Qualified, tmp_path: Path
+) -> None:
+    branch = await new_branch(lake)
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=nessie"]
+        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    encryption = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    encryption.load_cert_chain(certificate, key)
+
+    async with line_to(stack, encryption) as line:
+        known = over(stack, line).model_copy(update={"nessie_ca_file": str(certificate)})
+
+        def write(settings: Settings) -> None:
+            with catalogs(settings, "runner") as far:
+                append(far(branch), table, 1)
+
+        await asyncio.to_thread(write, known)
+        async with lakehouse(known, "runner") as far:
+            assert await far.merge(branch, uuid4(), 1) is not None
+        with pytest.raises(Unavailable):
+            await asyncio.to_thread(write, over(stack, line))
+        async with lakehouse(over(stack, line), "runner") as far:
+            with pytest.raises(Unavailable):
+                await far.head()
