@@ -22,11 +22,11 @@ async def test_branches_that_a_lost_runner_left_open_are_closed_and_swept(stack:
         await around.tables.create_branch(f"drop-{uuid4()}")
 
         async with serve(settings):
-            await eventually(lambda: around.tables.is_closed(f"run-{ended.id}-1"))
+            await eventually(lambda: around.tables.is_closed(f"run-{ended.id}-1"), within=60)
             assert await around.open_branches(going_on) == [f"run-{going_on.id}-1"]
 
         async with serve(settings.model_copy(update={"nessie_orphan_branch_max_age_hours": 0})):
-            await eventually(lambda: _is_gone(around, f"run-{ended.id}-1"))
+            await eventually(lambda: _is_gone(around, f"run-{ended.id}-1"), within=60)
             assert await around.open_branches(going_on) == [f"run-{going_on.id}-1"]
 
 
