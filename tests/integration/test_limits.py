@@ -59,7 +59,9 @@ MAY: Final[dict[str, dict[str, set[str]]]] = {
     "ingest": dict.fromkeys(LANDINGS, EVERYTHING),
     "runner": {
         "code": READ,
-        **dict.fromkeys(LANDINGS, READ),
+        **dict.fromkeys(LANDINGS, READ | LIST),
+        # A list of it is one of code as well, by its name.
+        "landing like code": READ,
         **dict.fromkeys(TABLES, EVERYTHING),
         "report": {"get", "put", "put in parts"},
         "log": {"get", "put", "put in parts"},
