@@ -42,6 +42,7 @@ from pydantic import TypeAdapter, ValidationError
 from contracts.health import CheckHealth, Dependency, Health
 from contracts.messages import Event, Query, derived_id
 from shared.errors import BY_CODE, Conflict, Internal, Invalid, RatError, TimedOut, Unavailable
+from shared.fields import field_problems
 from shared.logs import correlation_id
 from shared.settings import Settings
 from shared.streams import DEAD_PREFIX, stream_of
@@ -180,6 +181,8 @@ class Bus:
         """The subjects whose messages are held by a taker, beyond one call: nothing acknowledges them here."""
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self._lease_seconds = lease_seconds
+        self._consumers: list[tuple[str, ConsumerConfig]] = []
+        """Stream and consumer of each event that is pulled."""
 
     # Declaring
 
@@ -224,14 +227,24 @@ class Bus:
         self.checks[dependency] = look
 
     def _pulled(self, event: type[Event], ack_wait_seconds: float, **options: Any) -> Any:
+        durable, stream = durable_name(self.service, event.subject), stream_of(event.subject)
+        config = ConsumerConfig(
+            name=durable,
+            durable_name=durable,
+            filter_subject=event.subject,
+            ack_wait=ack_wait_seconds,
+            max_ack_pending=1000,
+            max_deliver=-1,
+        )
+        self._consumers.append((stream, config))
         return self.broker.subscriber(
             event.subject,
-            stream=JStream(stream_of(event.subject), declare=False),
-            durable=durable_name(self.service, event.subject),
+            stream=JStream(stream, declare=False),
+            durable=durable,
             # Not the connection's, unless it is said: where everybody may listen, the outside publisher too.
             inbox_prefix=f"{inbox_prefix(self.service)}.".encode(),
             pull_sub=PullSub(batch_size=1, timeout=5.0),
-            config=ConsumerConfig(ack_wait=ack_wait_seconds, max_ack_pending=1000, max_deliver=-1),
+            config=config,
             ack_policy=AckPolicy.MANUAL,
             decoder=_decode_event,
             **options,
@@ -256,6 +269,8 @@ class Bus:
         """Start once the server and its streams can be reached: they may come up after us."""
         for attempt in range(1, 1000):
             try:
+                await self.broker.connect()
+                await self._make_consumers()
                 await self.broker.start()
             except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
                 log.info("waiting for nats", service=self.service, error=repr(error))
@@ -263,6 +278,11 @@ class Bus:
             else:
                 return
         raise Unavailable("NATS cannot be reached")
+
+    async def _make_consumers(self) -> None:
+        """Make the consumers as they are declared now: one of an earlier start may have had another lease."""
+        for stream, config in self._consumers:
+            await self.jetstream.add_consumer(stream, config)
 
     async def health(self, query: CheckHealth) -> Health:
         """Say that the service is there, and which of the servers that it depends on are."""
@@ -525,15 +545,9 @@ def reason(error: Exception) -> str:
         case CallInvalid():
             return reason(error.original_error)
         case ValidationError():
-            return _problems(error.errors())
+            return field_problems(error, whole="message")
         case _:
             return repr(error)
-
-
-def _problems(problems: Any) -> str:
-    return "; ".join(
-        f"{'.'.join(str(part) for part in problem['loc']) or 'message'}: {problem['msg']}" for problem in problems
-    )
 
 
 async def _decode_event(message: Any, _original: Any = None) -> Any:

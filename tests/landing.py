@@ -35,6 +35,7 @@ from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
 from tests.buses import playing, playing_all
 from tests.client import unique
+from tests.hearing import heard_all
 from tests.waiting import eventually
 
 
@@ -50,6 +51,7 @@ class Pipeline:
 class Neighbours:
     """Catalog, runner, gateway and an uploader, as far as ingest meets them."""
 
+    settings: Settings
     catalog: Bus
     gateway: Bus
     runner: Bus
@@ -102,6 +104,7 @@ class Neighbours:
     # Catalog
 
     async def publish(self, pipeline: Pipeline, *zones: Zone, archives: bool = False, version: int = 1) -> None:
+        """Publish a version, and wait until ingest has heard of it."""
         await self.catalog.publish(
             PipelinePublished(
                 pipeline=pipeline.name,
@@ -111,6 +114,7 @@ class Neighbours:
                 archives_files=archives,
             )
         )
+        await heard_all(self.settings, "ingest", PipelinePublished)
 
     async def finish(
         self, run_id: UUID, pipeline: Pipeline, status: RunStatus = RunStatus.SUCCESS, *, dry_run: bool = False
@@ -192,7 +196,7 @@ async def neighbours(settings: Settings) -> AsyncIterator[Neighbours]:
     """Everybody whom ingest talks to, on the real bus and bucket."""
     catalog, runner, gateway = playing(settings, "catalog"), playing(settings, "runner"), playing_all(settings)
     async with object_store(settings, "uploader") as bucket:
-        they = Neighbours(catalog, gateway, runner, bucket, {"default"}, {}, [])
+        they = Neighbours(settings, catalog, gateway, runner, bucket, {"default"}, {}, [])
 
         async def find_namespace(query: FindNamespace) -> Namespace:
             if query.name not in they.namespaces:

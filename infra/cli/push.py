@@ -95,7 +95,9 @@ def _differs(api: Api, local: LocalPipeline, path: str, text: str, remote: dict[
 
 def _problems(local: LocalPipeline, failure: Failure) -> str:
     lines = _lines(failure.details.get("validation", {}), "errors")
-    return "\n  ".join([f"{local.qualified} was not published: {failure.message}", *lines])
+    if not lines:
+        return f"{local.qualified} was not published: {failure.message}"
+    return "\n  ".join([f"{local.qualified} was not published:", *lines])
 
 
 def _lines(validation: dict[str, Any], kind: str) -> list[str]:

@@ -8,6 +8,7 @@ from litestar.exceptions import HTTPException, NotFoundException, ValidationExce
 from pydantic import ValidationError
 
 from shared.errors import Forbidden, Internal, Invalid, NotFound, RatError, Unauthenticated
+from shared.fields import field_problems
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -37,9 +38,9 @@ def as_error(raised: BaseException) -> RatError:
         case RatError():
             return raised
         case ValidationError():
-            return Invalid(_fields((error["loc"], error["msg"]) for error in raised.errors()))
+            return Invalid(field_problems(raised, whole="body"))
         case ValidationException(extra=[*problems]):
-            return Invalid(_fields(((problem.get("key", ""),), problem.get("message", "")) for problem in problems))
+            return Invalid(_told(problems))
         case NotFoundException():
             return NotFound("there is nothing at this path")
         case HTTPException() if raised.status_code < 500:
@@ -48,9 +49,9 @@ def as_error(raised: BaseException) -> RatError:
             return Internal("internal error; the log has the details under the request's id")
 
 
-def _fields(problems: Iterable[tuple[tuple[int | str, ...], str]]) -> str:
-    """What is wrong, field by field."""
-    told = "; ".join(f"{'.'.join(map(str, place)) or 'body'}: {message}" for place, message in problems)
+def _told(problems: Iterable[Mapping[str, Any]]) -> str:
+    """What Litestar finds wrong, field by field."""
+    told = "; ".join(f"{problem.get('key') or 'body'}: {problem.get('message', '')}" for problem in problems)
     return "a body in JSON is needed" if told == _NO_BODY else told
 
 

@@ -48,6 +48,8 @@ class Worker:
         self.is_free = False
         self._remaining = self._timeout_seconds
         await self._receive(Kind.READY)
+        # A process that had to start first was not at work on the statement.
+        self._remaining = self._timeout_seconds
         self._send(Kind.ASK, ask)
         named: Named = json.loads(await self._receive(Kind.NAMES))
         return named

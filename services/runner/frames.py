@@ -52,6 +52,8 @@ class ZoneFiles(Message):
     files: list[ClaimedFile]
     expected_schema: str
     last_file: ClaimedFile | None
+    is_there: bool = True
+    """Whether there is such a zone."""
 
 
 class Locations(Message):

@@ -145,7 +145,10 @@ class Pool:
             # One that is ready comes before one that is still being spawned.
             self._warm.sort(key=lambda warm: not warm.done())
             warm = self._warm.pop(0)
-            process = await warm
+            try:
+                process = await warm
+            except (OSError, Unavailable):
+                continue  # its watcher tells of it
             if process.is_alive:
                 return process
             await process.kill()

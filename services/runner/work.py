@@ -155,11 +155,16 @@ class Work:
         return compiled
 
     def _claim_files(self, statement: Statement) -> None:
-        for call in statement.zones_asked:
+        for use in statement.zones:
+            call = use.call
             place = (call.namespace, call.zone, call.form)
             if place in self._zones:
                 continue
-            answer = self._parent.ask(AskFiles(namespace=call.namespace, zone=call.zone, form=call.form), ZoneFiles)
+            question = AskFiles(namespace=call.namespace, zone=call.zone, form=call.form)
+            answer = self._parent.ask(question, ZoneFiles)
+            if not answer.is_there:
+                message = f"there is no landing zone '{call.namespace}/{call.zone}'"
+                raise AuthorError(statement.problem(message, use.start))
             self._zones[place] = ZoneContent(answer.files, answer.expected_schema, answer.last_file)
             self.inputs.append(
                 Input(

@@ -235,8 +235,8 @@ class Working:
             )
             try:
                 page = await self._ask(query)
-            except NotFound as error:
-                raise Broken(FailureKind.COMPILE, error.message) from error
+            except NotFound:
+                return ZoneFiles(files=[], expected_schema="", last_file=None, is_there=False)
             match page.state:
                 case "over":
                     raise Halted(Stop())

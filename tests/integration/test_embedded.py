@@ -166,7 +166,7 @@ async def test_postgres_comes_back_while_a_query_of_its_former_life_still_comput
         with pytest.raises(asyncpg.PostgresConnectionError):
             await computing
 
-    await asyncio.wait_for(mortal.until_ready("postgres"), 5)
+    await asyncio.wait_for(mortal.until_ready("postgres"), 30)
 
 
 async def test_streams_in_memory_are_there_again_after_nats_died(mortal: Stack) -> None:
@@ -219,7 +219,7 @@ async def test_no_server_outlives_a_parent_that_is_killed(tmp_path: Path) -> Non
         process.kill()
         process.wait()
 
-        await eventually(lambda: are_gone(servers), within=5)
+        await eventually(lambda: are_gone(servers), within=15)
 
 
 async def test_after_the_parent_is_killed_the_next_start_works_at_once(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ async def test_a_parent_that_is_interrupted_stops_everything(tmp_path: Path, ask
     with parent(tmp_path) as (process, servers):
         process.send_signal(asked)
 
-        await eventually(lambda: process.poll() is not None and are_gone(servers))
+        await eventually(lambda: process.poll() is not None and are_gone(servers), within=30)
 
 
 async def test_one_directory_is_for_one_stack(stack: Stack) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from nats.js.api import DeliverPolicy
 
 from contracts.landing import (
     AddressFile,
@@ -297,7 +298,7 @@ async def test_a_notification_that_cannot_be_understood_becomes_a_dead_letter(th
     broken = notification(zone, "a.csv", "v").replace(b'"eventTime"', b'"eventtime"')
 
     async with infra_client(stack.settings) as infra:
-        dead = await infra.jetstream().subscribe("dead.ingest.bucket.events")
+        dead = await infra.jetstream().subscribe("dead.ingest.bucket.events", deliver_policy=DeliverPolicy.NEW)
         await infra.jetstream().publish("bucket.events", broken)
         letter = await dead.next_msg(timeout=10)
 

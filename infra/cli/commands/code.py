@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.cli.call import Call, command
+from infra.cli.choices import LayerChoice
 from infra.cli.failure import Failure
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def push(
 def pipelines(
     call: Call,
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
-    layer: Annotated[str | None, typer.Option("--layer", help="bronze, silver or gold.")] = None,
+    layer: Annotated[LayerChoice | None, typer.Option("--layer", help="Only of this layer.")] = None,
 ) -> None:
     """List the pipelines."""
     found = list(call.api.entries("/pipelines", "pipelines", namespace=namespace, layer=layer))

@@ -3,10 +3,12 @@
 import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
+from uuid import UUID
 
 import typer
 
 from infra.cli.call import Call, command, usage
+from infra.cli.choices import LayerChoice, StatusChoice
 from infra.cli.colours import COLOURS
 from infra.cli.failure import Failure
 
@@ -47,16 +49,14 @@ def runs(
     call: Call,
     run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="Show this run.")] = None,
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
-    layer: Annotated[str | None, typer.Option("--layer", help="Only of this layer.")] = None,
+    layer: Annotated[LayerChoice | None, typer.Option("--layer", help="Only of this layer.")] = None,
     pipeline: Annotated[str | None, typer.Option("--pipeline", help="Only of pipelines of this name.")] = None,
-    status: Annotated[
-        str | None, typer.Option("--status", help="pending, running, success, failed or cancelled.")
-    ] = None,
+    status: Annotated[StatusChoice | None, typer.Option("--status", help="Only those that are so.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=200, help="The most runs.")] = 20,
 ) -> None:
     """List runs, the newest first, or show one."""
     if run_id is not None:
-        show_run(call, call.api.get(f"/runs/{run_id}"))
+        show_run(call, call.api.get(f"/runs/{_id(run_id)}"))
         return
     filters = {"namespace": namespace, "layer": layer, "pipeline": pipeline, "status": status}
     page = call.api.get("/runs", limit=limit, **filters)
@@ -93,9 +93,9 @@ def logs(
 ) -> None:
     """Show the log of a run. With --follow, the exit code says how it ended."""
     if follow:
-        follow_run(call, run_id)
+        follow_run(call, _id(run_id))
         return
-    answer = call.api.get(f"/runs/{run_id}/logs")
+    answer = call.api.get(f"/runs/{_id(run_id)}/logs")
     if call.json:
         call.print_json(answer)
         return
@@ -153,6 +153,13 @@ def show_run(call: Call, found: dict[str, Any]) -> None:
 
 def _is_end(event: "Sent") -> bool:
     return event.name == "status" and event.data["status"] in _TERMINAL
+
+
+def _id(run_id: str) -> str:
+    try:
+        return str(UUID(run_id))
+    except ValueError:
+        raise usage(f"{run_id!r} is not the id of a run, as `rat runs` shows them") from None
 
 
 def _split(pipeline: str) -> tuple[str, str, str]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from infra.cli.call import Call, command, usage
+from infra.cli.choices import LayerChoice
 
 
 class Format(StrEnum):
@@ -21,7 +22,7 @@ class Format(StrEnum):
 def tables(
     call: Call,
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
-    layer: Annotated[str | None, typer.Option("--layer", help="bronze, silver or gold.")] = None,
+    layer: Annotated[LayerChoice | None, typer.Option("--layer", help="Only of this layer.")] = None,
 ) -> None:
     """List the tables on main."""
     found = list(call.api.entries("/tables", "tables", namespace=namespace, layer=layer))

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from contracts.names import Qualified
-from contracts.pipelines import CheckedFile, FileProblem, PipelineType, PublishedFiles, Validation
+from contracts.pipelines import CheckedFile, FileProblem, PipelineType, PublishedFiles, Validation, ZoneReference
 from services.catalog.code.paths import RESERVED
 from shared.errors import Invalid, Unprocessable
 
@@ -105,10 +105,12 @@ def judge_publication(
     draft: Draft,
     published_reads: Mapping[str, Sequence[str]],
     known: Collection[str],
+    known_zones: Collection[ZoneReference],
 ) -> PublishedFiles:
-    """What publishing finds: what the runner found in the files, cycles as errors, unknown tables as warnings.
+    """What publishing finds: what the runner found in the files, cycles as errors, what is unknown as warnings.
 
-    `published_reads` says which tables each published pipeline reads, `known` which pipelines there are.
+    `published_reads` says which tables each published pipeline reads, `known` which pipelines there are, `known_zones`
+    which of the zones that this one reads.
     """
     main = main_file(draft.files)
     errors: list[FileProblem] = []
@@ -121,6 +123,12 @@ def judge_publication(
             errors.append(FileProblem(line=line, message=_about_cycle([str(pipeline), *cycle])))
         elif table not in known:
             warnings.append(FileProblem(line=line, message=f"no pipeline writes {table}"))
+    for zone in validation.reads_zones:
+        if zone not in known_zones:
+            line = line_of_zone(source, zone, pipeline)
+            warnings.append(
+                FileProblem(line=line, message=f"there is no landing zone {zone.namespace}/{zone.zone} yet")
+            )
     found = _with_problems(validation.files, main, errors, warnings)
     found += [_about_ignored(file) for file in draft.ignored]
     return PublishedFiles(valid=validation.valid and not errors, files=found)
@@ -145,6 +153,16 @@ def line_of_reference(source: str, table: str, pipeline: Qualified) -> int | Non
     """The first line that names a table between quotes, in full or without the pipeline's own namespace."""
     namespace, layer, name = Qualified.parse(table)
     names = [table] if namespace != pipeline.namespace else [table, f"{layer}.{name}"]
+    return _line_that_quotes(source, names)
+
+
+def line_of_zone(source: str, zone: ZoneReference, pipeline: Qualified) -> int | None:
+    """The first line that names a zone between quotes, in full or without the pipeline's own namespace."""
+    whole = f"{zone.namespace}/{zone.zone}"
+    return _line_that_quotes(source, [whole] if zone.namespace != pipeline.namespace else [whole, zone.zone])
+
+
+def _line_that_quotes(source: str, names: Sequence[str]) -> int | None:
     quoted = re.compile("|".join(rf"""['"]{re.escape(one)}['"]""" for one in names))
     for number, line in enumerate(source.split("\n"), start=1):
         if quoted.search(line):

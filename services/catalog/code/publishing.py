@@ -1,9 +1,10 @@
 """Publishing: the draft of a pipeline becomes the version that schedules and triggers run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import asyncpg
 
+from contracts.landing import FindZone
 from contracts.messages import derived_id, utc_now
 from contracts.names import Qualified
 from contracts.pipelines import (
@@ -13,6 +14,7 @@ from contracts.pipelines import (
     PublishPipeline,
     ValidatePipeline,
     Validation,
+    ZoneReference,
 )
 from contracts.runs import PinnedFile
 from services.catalog.code import domain, drafts
@@ -21,7 +23,7 @@ from services.catalog.code.store import pipelines, quality, versions
 from services.catalog.code.store.pipelines import KeptPipeline
 from shared.bus import Bus
 from shared.database import Connection, transaction
-from shared.errors import NotFound, Unprocessable
+from shared.errors import NotFound, Unavailable, Unprocessable
 from shared.object_store import ObjectStore
 from shared.outbox import emit
 
@@ -39,6 +41,7 @@ async def publish(db: asyncpg.Pool, objects: ObjectStore, bus: Bus, query: Publi
         )
     )
     source = await _source(objects, name, pins)
+    zones = [zone for zone in validation.reads_zones if await _is_there(bus, zone)]
     async with transaction(db) as connection:
         await versions.take_turn(connection)
         locked = await pipelines.lock(connection, name)
@@ -51,6 +54,7 @@ async def publish(db: asyncpg.Pool, objects: ObjectStore, bus: Bus, query: Publi
             draft=draft,
             published_reads=await versions.published_reads(connection),
             known=await pipelines.living_among(connection, validation.reads_tables),
+            known_zones=zones,
         )
         if not found.valid:
             raise _refusal(query.pipeline, found)
@@ -63,6 +67,17 @@ async def _source(objects: ObjectStore, name: Qualified, pins: Mapping[str, str]
     if main not in pins:
         return ""
     return (await objects.get(name.folder + main, pins[main])).decode(errors="replace")
+
+
+async def _is_there(bus: Bus, zone: ZoneReference) -> bool:
+    """Whether there is a landing zone, as far as is known: while ingest is away it is not missed."""
+    try:
+        await bus.ask(FindZone(namespace=zone.namespace, name=zone.zone), timeout=5)
+    except NotFound:
+        return False
+    except Unavailable:
+        return True
+    return True
 
 
 async def _publish(
@@ -114,6 +129,16 @@ def _refusal(pipeline: str, found: PublishedFiles) -> Unprocessable:
         for problem in file.errors
     ]
     return Unprocessable(
-        f"{pipeline} has {len(problems)} errors; the first: {problems[0]}" if problems else f"{pipeline} is not valid",
+        _told(pipeline, problems),
         details={"validation": found.model_dump(mode="json")},
     )
+
+
+def _told(pipeline: str, problems: Sequence[str]) -> str:
+    match problems:
+        case []:
+            return f"{pipeline} is not valid"
+        case [problem]:
+            return f"{pipeline} has an error: {problem}"
+        case _:
+            return f"{pipeline} has {len(problems)} errors; the first: {problems[0]}"
