@@ -6,7 +6,7 @@ in main's log by the properties of its commit. Nothing is ever forced.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -15,7 +15,7 @@ from uuid import UUID
 from contracts.names import Qualified
 from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from shared.lakehouse.nessie_api import Json, NessieApi, Refused, literal, segment, session
-from shared.lakehouse.nessie_names import branch_of, check_name, closed_name, merged_name, prefixes
+from shared.lakehouse.nessie_names import branch_of, check_name, closed_name, is_hash, is_name, merged_name, prefixes
 from shared.lakehouse.port import BEGINNING, MAIN, Branch, BranchClosed, MergeConflict, Merged, TableChange
 from shared.settings import Settings
 
@@ -74,12 +74,7 @@ class NessieLakehouse:
         check_name(name)
         with _translated():
             base = await self._main()
-            try:
-                await self._create(name, base)
-            except Refused as refused:
-                if refused.code != "REFERENCE_ALREADY_EXISTS":
-                    raise
-                raise AlreadyExists(f"there is a branch {name!r} already") from refused
+            await self._make(name, base)
             # Whoever closes a name makes the closed one first and looks for the open one then: one sees the other.
             if await self._closed_references(name):
                 await self._delete(name)
@@ -104,9 +99,9 @@ class NessieLakehouse:
         """List the branches whose names start so, by name, without main."""
         with _translated():
             names = [name for name in await self._names(prefix) if branch_of(name)[0].startswith(prefix)]
-            found = await asyncio.gather(*(self._reference(name, with_metadata=True) for name in names))
+            found = await self._references(names)
         known: dict[str, Branch] = {}
-        for branch in (_branch(reference) for reference in found if reference is not None):
+        for branch in map(_branch, found):
             # While a branch is being closed it has both names; it is open until it has lost the first.
             if branch.name not in known or branch.closed_at is None:
                 known[branch.name] = branch
@@ -126,17 +121,15 @@ class NessieLakehouse:
         until = datetime.now(UTC) - closed_for
         swept = set()
         with _translated():
-            for name in await self._names(""):
-                branch, is_closed = branch_of(name)
-                reference = await self._reference(name, with_metadata=True) if is_closed else None
-                if reference is None:
-                    continue
+            names = [name for name in await self._names("") if branch_of(name)[1]]
+            for reference in await self._references(names):
+                branch = branch_of(reference["name"])[0]
                 closed_at = _closed_at(reference)
                 if closed_at is None:
                     # Whoever was closing it did not come to its end; its time starts now.
                     await self.close_branch(branch)
                 elif closed_at <= until:
-                    await self._delete(name)
+                    await self._delete(reference["name"])
                     swept.add(branch)
         return sorted(swept)
 
@@ -162,21 +155,23 @@ class NessieLakehouse:
         if self._merge_token is None:
             raise Forbidden("this role may not move main: it has no token of the role 'merge'")
         with _translated():
-            if run_id is not None and (earlier := await self._find(_RUN_ID, str(run_id), since)):
+            earlier, reference = await asyncio.gather(
+                self._find_run(run_id, since), self._reference(branch, with_metadata=True)
+            )
+            if earlier is not None:
                 return earlier
-            reference = await self._open(branch)
+            if reference is None:
+                raise await self._gone(branch)
             try:
                 changed = await self._changed_tables(segment(branch, at=reference["hash"]), _base(reference))
                 if not changed:
                     return None
-                merged = await self._merge(branch, reference, changed, _properties(branch, run_id, attempt))
+                merged_at = await self._merge(branch, reference, changed, _properties(branch, run_id, attempt))
             except Refused as refused:
                 if not refused.is_missing_reference:
                     raise
                 raise await self._gone(branch) from refused
-            # It is merged, whatever becomes of this; who finds it on main closes the branch then.
-            with suppress(Refused, Unavailable):
-                await self._close_merged(branch, merged)
+            merged, _ = await asyncio.gather(self._entry(merged_at), self._close_merged(branch, reference, merged_at))
             return merged
 
     async def find_merge(self, run_id: UUID, since: str) -> Merged | None:
@@ -266,7 +261,7 @@ class NessieLakehouse:
             }
 
     async def _add_namespaces(self, names: list[tuple[str, ...]]) -> None:
-        while missing := [name for name in names if name not in await self._known_namespaces(names)]:
+        while missing := await self._missing_namespaces(names):
             operations = [
                 {
                     "type": "PUT",
@@ -280,13 +275,14 @@ class NessieLakehouse:
                 await self._commit(MAIN, await self._main(), message, operations, token=self._merge_token)
             except Refused as refused:
                 # Somebody else was faster: it says 400 where the namespace exists at the hash, 409 where it came since.
-                if refused.status not in (400, 409) or await self._known_namespaces(missing) == set():
+                if refused.status not in (400, 409) or await self._missing_namespaces(missing) == missing:
                     raise
 
-    async def _known_namespaces(self, names: list[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    async def _missing_namespaces(self, names: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
         body = {"requestedKeys": [{"elements": list(name)} for name in names]}
         answer = await self._api.ask("POST", f"/trees/{MAIN}/contents", body=body, query={})
-        return {tuple(content["key"]["elements"]) for content in answer["contents"]}
+        known = {tuple(content["key"]["elements"]) for content in answer["contents"]}
+        return [name for name in names if name not in known]
 
     # References
 
@@ -319,9 +315,18 @@ class NessieLakehouse:
         return _no_branch(branch)
 
     async def _closed_references(self, branch: str) -> list[Json]:
-        names = (merged_name(branch), closed_name(branch))
-        found = await asyncio.gather(*(self._reference(name, with_metadata=True) for name in names))
-        return [reference for reference in found if reference is not None]
+        return await self._references([merged_name(branch), closed_name(branch)])
+
+    async def _references(self, names: Iterable[str]) -> list[Json]:
+        """The references of these names with their metadata, without those that are gone."""
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def reference(name: str) -> Json | None:
+            async with places:
+                return await self._reference(name, with_metadata=True)
+
+        found = await asyncio.gather(*(reference(name) for name in names))
+        return [one for one in found if one is not None]
 
     async def _names(self, prefix: str) -> list[str]:
         """The names of all references that may be branches whose names start so."""
@@ -333,9 +338,14 @@ class NessieLakehouse:
             if reference["name"] != MAIN and reference["type"] == "BRANCH"
         ]
 
-    async def _create(self, name: str, at: str) -> None:
+    async def _make(self, name: str, at: str) -> None:
         body = {"type": "BRANCH", "name": MAIN, "hash": at}
-        await self._api.ask("POST", "/trees", body=body, query={"name": name, "type": "BRANCH"})
+        try:
+            await self._api.ask("POST", "/trees", body=body, query={"name": name, "type": "BRANCH"})
+        except Refused as refused:
+            if refused.code != "REFERENCE_ALREADY_EXISTS":
+                raise
+            raise AlreadyExists(f"there is a branch {name!r} already") from refused
 
     async def _delete(self, name: str) -> None:
         """Delete a reference wherever it is."""
@@ -376,11 +386,13 @@ class NessieLakehouse:
         """Make a reference at a hash, or move it there; False if somebody else does so, too."""
         try:
             if reference is None:
-                await self._create(name, at)
+                await self._make(name, at)
             elif reference["hash"] != at:
                 body = {"type": "BRANCH", "name": MAIN, "hash": at}
                 path = f"/trees/{segment(name, at=reference['hash'])}"
                 await self._api.ask("PUT", path, body=body, query={"type": "BRANCH"})
+        except AlreadyExists:
+            return False
         except Refused as refused:
             if refused.status not in (404, 409):
                 raise
@@ -398,15 +410,16 @@ class NessieLakehouse:
             return False
         return True
 
-    async def _close_merged(self, branch: str, merged: Merged) -> None:
-        """Let a branch go on under the name of a merged one, as main was right after the merge."""
-        with suppress(AlreadyExists):
-            try:
-                await self._create(merged_name(branch), merged.snapshot)
-            except Refused as refused:
-                if refused.code != "REFERENCE_ALREADY_EXISTS":
-                    raise
-        await self._delete(branch)
+    async def _close_merged(self, branch: str, reference: Json, at: str) -> None:
+        """Let a branch go on under the name of a merged one, as main was right after the merge.
+
+        It is merged, whatever becomes of this; who finds it on main closes the branch then.
+        """
+        with suppress(Refused, Unavailable):
+            with suppress(AlreadyExists):
+                await self._make(merged_name(branch), at)
+            if not await self._deleted(branch, reference):
+                await self._delete(branch)
 
     # Commits and merges
 
@@ -433,7 +446,8 @@ class NessieLakehouse:
             if len(difference["key"]["elements"]) == len(Qualified._fields)
         }
 
-    async def _merge(self, branch: str, reference: Json, changed: set[Qualified], properties: dict[str, str]) -> Merged:
+    async def _merge(self, branch: str, reference: Json, changed: set[Qualified], properties: dict[str, str]) -> str:
+        """Merge a branch that has changed these tables, and give the snapshot that came of it."""
         base = _base(reference)
         body = {
             "fromRefName": branch,
@@ -455,18 +469,25 @@ class NessieLakehouse:
         except Unavailable:
             # The answer is lost, not necessarily the merge.
             if merged := await self._find(_BRANCH, branch, base):
-                return merged
+                return merged.snapshot
             raise
-        if not answer["wasApplied"]:
-            merged = await self._find(_BRANCH, branch, base)
-            if merged is None:
-                raise Unavailable(f"Nessie did not apply the merge of {branch!r}, and does not say why")
-            return merged
-        async for entry in self._log(None, newest=answer["resultantTargetHash"]):
-            return _merged(entry)
-        raise Unavailable(f"Nessie's log does not have the merge of {branch!r} that it answered")
+        if answer["wasApplied"]:
+            snapshot: str = answer["resultantTargetHash"]
+            return snapshot
+        # Somebody else has merged it since it was looked at.
+        if merged := await self._find(_BRANCH, branch, base):
+            return merged.snapshot
+        raise Unavailable(f"Nessie did not apply the merge of {branch!r}, and does not say why")
 
     # The log
+
+    async def _find_run(self, run_id: UUID | None, since: str) -> Merged | None:
+        return None if run_id is None else await self._find(_RUN_ID, str(run_id), since)
+
+    async def _entry(self, snapshot: str) -> Merged:
+        async for entry in self._log(None, newest=snapshot):
+            return _merged(entry)
+        raise Unavailable(f"Nessie's log does not have {snapshot!r}, which it answered")
 
     async def _find(self, name: str, value: str, since: str) -> Merged | None:
         wanted = f"{literal(name)} in commit.properties && commit.properties[{literal(name)}] == {literal(value)}"
@@ -494,10 +515,12 @@ class NessieLakehouse:
 
     def _candidates(self, at: str) -> list[str]:
         """What a reference may be called, as parts of a path, by turns."""
-        if _is_snapshot(at):
-            return [segment(MAIN, at=at)]
         if at == MAIN:
             return [MAIN]
+        if at == BEGINNING or is_hash(at):
+            return [segment(MAIN, at=at)]
+        if not is_name(at):
+            return []
         return [segment(name) for name in (at, closed_name(at), merged_name(at))]
 
     async def _tables(self, reference: str) -> dict[Qualified, str]:
@@ -579,12 +602,8 @@ def _time(commit: Json) -> datetime:
     return datetime.fromisoformat(commit["commitTime"])
 
 
-def _is_snapshot(text: str) -> bool:
-    return bool(text) and all(character in "0123456789abcdefABCDEF" for character in text)
-
-
 def _snapshot(text: str) -> str:
-    if not _is_snapshot(text):
+    if not is_hash(text):
         raise Invalid(f"{text!r} is not a snapshot")
     return text
 
@@ -599,7 +618,7 @@ def _no_branch(name: str) -> NotFound:
 
 
 def _no_reference(at: str) -> NotFound:
-    return NotFound(f"no snapshot {at!r}") if _is_snapshot(at) else _no_branch(at)
+    return NotFound(f"no snapshot {at!r}") if is_hash(at) else _no_branch(at)
 
 
 @contextmanager

@@ -41,11 +41,21 @@ def prefixes(prefix: str) -> list[str]:
     return [prefix, *_CLOSED.values()]
 
 
+def is_name(text: str) -> bool:
+    """Whether a branch may be called so."""
+    return re.fullmatch(r"[A-Za-z](?:(?!\.\.)[A-Za-z0-9._-])*(?<!\.)", text) is not None
+
+
+def is_hash(text: str) -> bool:
+    """Whether this may be the hash of a commit."""
+    return re.fullmatch(r"[0-9a-fA-F]{8,64}", text) is not None
+
+
 def check_name(branch: str) -> None:
     """Refuse what cannot be the name of a branch."""
-    if not branch or re.fullmatch(r"[0-9a-fA-F]*", branch):
+    if re.fullmatch(r"[0-9a-fA-F]*", branch):
         raise Invalid(f"{branch!r} cannot be the name of a branch: it looks like a snapshot")
-    if branch_of(branch)[1] or not re.fullmatch(r"[A-Za-z](?:(?!\.\.)[A-Za-z0-9._-])*(?<!\.)", branch):
+    if branch_of(branch)[1] or not is_name(branch):
         raise Invalid(
             f"{branch!r} cannot be the name of a branch: a letter, then letters, digits, '.', '_' or '-',"
             f" and none of {', '.join(_CLOSED.values())} at its beginning"
