@@ -19,7 +19,7 @@ from infra.servers.directory import absolute, holder_of, write_privately
 from infra.stacks.stack import Stack
 from infra.stacks.table import started
 from shared.background import background, every
-from shared.errors import NotFound, Unavailable
+from shared.errors import Conflict, NotFound, Unavailable
 from shared.settings import Settings
 
 FILE_NAME: Final = "servers.json"
@@ -107,9 +107,11 @@ def running_servers(data: Path) -> RunningServers:
 def start_detached(kind: str, data: Path, *, gateway_port: int) -> RunningServers:
     """Run the servers in a process of their own that outlives this one; returns when they are ready.
 
-    `Unavailable`, with the end of what it said, when it ends instead.
+    `Conflict` when the directory is in use, `Unavailable`, with what it said, when the process ends instead.
     """
     directory = absolute(data)
+    if (holder := holder_of(directory)) is not None:
+        raise Conflict(f"{directory} is in use by process {holder}")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = directory / "servers.log"
     arguments = ["servers", "up", "--stack", kind, "--data", str(directory), "--port", str(gateway_port)]

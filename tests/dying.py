@@ -46,7 +46,7 @@ async def platform_on(stack: Stack, logs: Path) -> AsyncIterator[Platform]:
     async with AsyncExitStack() as exits:
         processes = await exits.enter_async_context(separate(settings, *SERVICES, logs=logs))
         user = await exits.enter_async_context(client(settings, f"http://127.0.0.1:{settings.gateway_port}"))
-        await eventually(lambda: user.get("/pipelines"), within=60)
+        await eventually(lambda: user.get("/pipelines"), within=120)
         yield Platform(stack, dict(zip(SERVICES, processes, strict=True)), user)
 
 

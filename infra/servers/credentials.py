@@ -2,13 +2,14 @@
 
 import secrets
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from infra.servers.directory import write_privately
 from infra.setup import ROLES
 from shared.errors import Invalid
+from shared.settings import S3Key
 
 _NATS_USERS: Final = (*ROLES, "infra", "object_store", "publisher", "subscriber")
 _S3_ROLES: Final = ("catalog", "ingest", "runner", "query", "gateway", "nessie", "infra", "uploader")
@@ -21,6 +22,14 @@ class KeyPair(BaseModel, frozen=True):
     secret_access_key: str
 
 
+class Logins(TypedDict):
+    """Every password and key that services use, as settings have them."""
+
+    postgres_passwords: dict[str, SecretStr]
+    nats_passwords: dict[str, SecretStr]
+    s3_keys: dict[str, S3Key]
+
+
 class Credentials(BaseModel, frozen=True):
     """Every password and key of the stack."""
 
@@ -31,6 +40,17 @@ class Credentials(BaseModel, frozen=True):
     """Signs what the parts of SeaweedFS say to each other."""
     nats_cluster: str = ""
     """Lets the nodes of a NATS cluster into it."""
+
+    def logins(self) -> Logins:
+        """What of it services use."""
+        return {
+            "postgres_passwords": {role: SecretStr(password) for role, password in self.postgres.items()},
+            "nats_passwords": {user: SecretStr(password) for user, password in self.nats.items()},
+            "s3_keys": {
+                role: S3Key(access_key_id=key.access_key_id, secret_access_key=SecretStr(key.secret_access_key))
+                for role, key in self.s3.items()
+            },
+        }
 
 
 def read_credentials(directory: Path) -> Credentials:

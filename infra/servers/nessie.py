@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -146,6 +147,7 @@ def nessie_properties(settings: Settings, *, host: str = "127.0.0.1") -> str:
     return "".join(f"{name}={value}\n" for name, value in properties.items())
 
 
+@cache
 def nessie_jar() -> Path:
     """Nessie's runner jar, from the cache or from Maven Central.
 

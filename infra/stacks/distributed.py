@@ -18,9 +18,8 @@ from infra.servers.nessie import PORTS as NESSIE_PORTS
 from infra.servers.nessie import nessie, nessie_jar, nessie_tokens
 from infra.servers.ports import choose_ports
 from infra.servers.postgres import postgres
-from infra.servers.server import KeptServer
 from infra.stacks.stack import PARTS, Stack, kept, players
-from shared.settings import S3Key, Settings
+from shared.settings import Settings
 
 _PLAYERS: Final = {
     "postgres": ("postgres",),
@@ -50,15 +49,13 @@ async def distributed(
     wanted = players(servers, _PLAYERS)
     async with claimed(absolute(data)) as claim:
         claim.dedicate("distributed")
-        if "minio" in wanted:
-            await asyncio.to_thread(minio_program)
-        if "nessie" in wanted:
-            await asyncio.to_thread(nessie_jar)
+        for program, server in ((minio_program, "minio"), (nessie_jar, "nessie")):
+            if server in wanted:
+                await asyncio.to_thread(program)
         names = (*_PORTS, "gateway") if gateway_port == 0 else _PORTS
         ports = choose_ports(claim.directory, names)
         credentials = read_credentials(claim.directory)
         settings = _settings(claim, credentials, ports, gateway_port or ports["gateway"])
-        logs = claim.folder("logs")
         with guardian(claim.lock) as group, unwrapped():
             described = []
             if "postgres" in wanted:
@@ -70,28 +67,19 @@ async def distributed(
                 described.append(minio(claim, settings, ports["minio"]))
             if "nessie" in wanted:
                 described.append(await nessie(claim, settings, ports))
-            running = {
-                server.name: KeptServer(server, log_file=logs / f"{server.name}.log", group=group, lock=claim.lock)
-                for server in described
-            }
-            async with kept(running):
+            async with kept(described, claim, group) as running:
                 yield Stack(settings, claim.directory, running, _PLAYERS)
 
 
 def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gateway_port: int) -> Settings:
     return Settings(
+        **credentials.logins(),
         postgres_url=f"postgresql://127.0.0.1:{ports['postgres']}/rat",
-        postgres_passwords={role: SecretStr(password) for role, password in credentials.postgres.items()},
         nats_urls=[f"nats://127.0.0.1:{ports[node]}" for node in NODES],
-        nats_passwords={user: SecretStr(password) for user, password in credentials.nats.items()},
         nats_replicas=len(NODES),
         s3_endpoint=f"http://127.0.0.1:{ports['minio']}",
         s3_region="us-east-1",
         s3_bucket="rat",
-        s3_keys={
-            role: S3Key(access_key_id=key.access_key_id, secret_access_key=SecretStr(key.secret_access_key))
-            for role, key in credentials.s3.items()
-        },
         lakehouse="nessie",
         nessie_url=f"http://127.0.0.1:{ports['nessie']}",
         nessie_tokens={role: SecretStr(token) for role, token in nessie_tokens(claim).items()},

@@ -5,8 +5,6 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
-
 from infra.failures import unwrapped
 from infra.servers.credentials import Credentials, read_credentials
 from infra.servers.directory import Claim, absolute, claimed
@@ -16,10 +14,9 @@ from infra.servers.ports import choose_ports
 from infra.servers.postgres import postgres
 from infra.servers.seaweedfs import PORTS as SEAWEEDFS_PORTS
 from infra.servers.seaweedfs import grpc_sockets, seaweedfs
-from infra.servers.server import KeptServer
 from infra.servers.webhook import webhook
 from infra.stacks.stack import PARTS, Stack, kept, players
-from shared.settings import S3Key, Settings
+from shared.settings import Settings
 
 _PLAYERS: Final = {
     "postgres": ("postgres",),
@@ -51,7 +48,6 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
         ports = choose_ports(claim.directory, names)
         credentials = read_credentials(claim.directory)
         settings = _settings(claim, credentials, ports, gateway_port or ports["gateway"])
-        logs = claim.folder("logs")
         with guardian(claim.lock) as group, _sockets_removed(ports), unwrapped():
             async with webhook(settings) as address:
                 wanted = players(servers, _PLAYERS)
@@ -64,11 +60,7 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
                     described.append(
                         seaweedfs(claim, settings, ports, webhook=address, signing_key=credentials.seaweedfs)
                     )
-                running = {
-                    server.name: KeptServer(server, log_file=logs / f"{server.name}.log", group=group, lock=claim.lock)
-                    for server in described
-                }
-                async with kept(running):
+                async with kept(described, claim, group) as running:
                     yield Stack(settings, claim.directory, running, _PLAYERS)
 
 
@@ -83,18 +75,13 @@ def _sockets_removed(ports: dict[str, int]) -> Iterator[None]:
 
 def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gateway_port: int) -> Settings:
     return Settings(
+        **credentials.logins(),
         postgres_url=f"postgresql://127.0.0.1:{ports['postgres']}/rat",
-        postgres_passwords={role: SecretStr(password) for role, password in credentials.postgres.items()},
         nats_urls=[f"nats://127.0.0.1:{ports['nats']}"],
-        nats_passwords={user: SecretStr(password) for user, password in credentials.nats.items()},
         nats_replicas=1,
         s3_endpoint=f"http://127.0.0.1:{ports['s3']}",
         s3_region="us-east-1",
         s3_bucket="rat",
-        s3_keys={
-            role: S3Key(access_key_id=key.access_key_id, secret_access_key=SecretStr(key.secret_access_key))
-            for role, key in credentials.s3.items()
-        },
         lakehouse="embedded",
         gateway_port=gateway_port,
         spill_directory=str(claim.empty_folder("spill")),

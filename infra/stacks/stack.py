@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
-from infra.servers.server import KeptServer
+from infra.servers.directory import Claim
+from infra.servers.server import KeptServer, Server
 from shared.errors import NotFound
 from shared.settings import Settings
 
@@ -110,11 +111,17 @@ def players(names: Iterable[str], parts: Mapping[str, Sequence[str]]) -> set[str
 
 
 @asynccontextmanager
-async def kept(servers: dict[str, KeptServer]) -> AsyncIterator[None]:
+async def kept(described: Iterable[Server], claim: Claim, group: int) -> AsyncIterator[dict[str, KeptServer]]:
     """Start servers together, keep them alive until the block is left, and stop them from the last to the first.
 
-    One that needs others is started when those are ready, now and whenever it died.
+    They are given by name. One that needs others is started when those are ready, now and whenever it died. `group` is
+    the guardian's process group, which they become part of.
     """
+    logs = claim.folder("logs")
+    servers = {
+        server.name: KeptServer(server, log_file=logs / f"{server.name}.log", group=group, lock=claim.lock)
+        for server in described
+    }
     for server in servers.values():
         server.find_needs(servers)
     try:
@@ -124,7 +131,7 @@ async def kept(servers: dict[str, KeptServer]) -> AsyncIterator[None]:
         async with asyncio.TaskGroup() as tasks:
             keepers = [tasks.create_task(server.keep()) for server in servers.values()]
             try:
-                yield
+                yield servers
             finally:
                 for keeper in keepers:
                     keeper.cancel()

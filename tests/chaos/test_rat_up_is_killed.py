@@ -17,7 +17,7 @@ from tests.dying import drop, everything_arrived_once, impatient, pipeline_over
 from tests.processes import RAT
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 FILES = 30
 
@@ -39,7 +39,7 @@ class RatUp:
                 stderr=log,
                 env={**os.environ, **patience},
             )
-        await eventually(self.connection, within=60)
+        await eventually(self.connection, within=150)
 
     def connection(self) -> dict[str, object] | None:
         """What `connection.json` says, once it is of this process."""

@@ -15,7 +15,7 @@ import pytest
 from tests.processes import RAT
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def rat(data: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -59,7 +59,7 @@ async def services_find_their_servers(environment: Path, log: Path) -> None:
     try:
         [line] = [line for line in environment.read_text().splitlines() if line.startswith("RAT_GATEWAY_PORT=")]
         url = f"http://127.0.0.1:{line.partition('=')[2]}"
-        await eventually(lambda: httpx.get(f"{url}/health/ready").is_success, within=60)
+        await eventually(lambda: httpx.get(f"{url}/health/ready").is_success, within=120)
     finally:
         services.terminate()
         assert await services.wait() == 0, log.read_text()

@@ -16,6 +16,8 @@ import pytest
 from tests.processes import RAT
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.timeout(600)
+
 ORDERS = "id,amount\n1,10.5\n2,20.0\n3,-1.0\n"
 CLEAN_ORDERS = "id,amount\n1,10.5\n2,20.0\n3,1.0\n"
 
@@ -64,7 +66,7 @@ async def ready(terminal: Terminal, up: subprocess.Popen[bytes], log: Path) -> d
             pytest.fail(f"rat up ended with {up.returncode}: {log.read_text()}")
         return terminal.connection.exists()
 
-    await eventually(is_there, within=60)
+    await eventually(is_there, within=150)
     connection: dict[str, Any] = json.loads(terminal.connection.read_text())
     return connection
 

@@ -204,10 +204,10 @@ async def test_a_taken_message_is_held_until_it_is_acknowledged_or_its_lease_run
 
 async def test_a_lease_is_as_long_as_the_newest_start_says(settings: Settings) -> None:
     event = RunQueued(run_id=uuid4(), pipeline="default.bronze.orders", pipeline_id=uuid4(), trigger="manual")
-    patient = connect(settings, "runner")
+    catalog, patient = connect(settings, "catalog"), connect(settings, "runner")
     first = patient.take(RunQueued)
-    async with patient.running():
-        await patient.publish(event)
+    async with catalog.running(), patient.running():
+        await catalog.publish(event)
         await (await first.take()).give_back(0)
 
     brief = connect(settings.model_copy(update={"run_lease_seconds": 0.5}), "runner")

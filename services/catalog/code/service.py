@@ -262,7 +262,7 @@ def wire(bus: Bus, code: Code) -> None:
     bus.answer(FindTableDocs, code.find_table_docs)
     bus.answer(ListTableDocs, code.list_table_docs)
     bus.answer(ListAudit, code.list_audit)
-    bus.asks(ValidatePipeline, FindZone, ListZones)
+    bus.asks(ValidatePipeline, ListZones, FindZone)
     bus.say(PipelinePublished, PipelineEdited, PipelineRemoved, NamespaceRemoved)
 
 
