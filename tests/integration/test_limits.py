@@ -59,7 +59,8 @@ MAY: Final[dict[str, dict[str, set[str]]]] = {
     "ingest": dict.fromkeys(LANDINGS, EVERYTHING),
     "runner": {
         "code": READ,
-        **dict.fromkeys(LANDINGS, READ),
+        **dict.fromkeys(LANDINGS, READ | LIST),
+        "landing like code": READ,
         **dict.fromkeys(TABLES, EVERYTHING),
         "report": {"get", "put", "put in parts"},
         "log": {"get", "put", "put in parts"},
