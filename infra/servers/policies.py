@@ -25,6 +25,7 @@ _REPORTS: Final = (f"*/runs/{_RUN}/*",)
 _LOGS: Final = (f"*/logs/{_RUN}/*",)
 
 _READ: Final = ("s3:GetObject", "s3:GetObjectVersion")
+"""Both, as MinIO takes the first for the second."""
 _WRITE: Final = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts")
 _DELETE: Final = ("s3:DeleteObject",)
 _DESTROY: Final = ("s3:DeleteObjectVersion",)
@@ -39,7 +40,7 @@ def policy_of(role: str, bucket: str) -> Policy:
         case "catalog":
             statements = [
                 place.allow((*_READ, *_WRITE, *_DELETE, *_DESTROY), _CODE),
-                place.allow(("s3:GetObject",), (*_REPORTS, *_LOGS)),
+                place.allow(_READ, (*_REPORTS, *_LOGS)),
                 place.allow_list(_CODE_LISTS),
                 *place.deny(_LANDING),
             ]
@@ -52,7 +53,7 @@ def policy_of(role: str, bucket: str) -> Policy:
             statements = [
                 place.allow(_READ, (*_CODE, *_LANDING)),
                 place.allow((*_READ, *_WRITE, *_DELETE, *_DESTROY), _TABLES),
-                place.allow(("s3:GetObject", *_WRITE), (*_REPORTS, *_LOGS)),
+                place.allow((*_READ, *_WRITE), (*_REPORTS, *_LOGS)),
                 # DuckDB lists what a file's name matches, if there is a character in it that patterns have.
                 place.allow_list((*_TABLES, *_LANDING)),
                 place.refuse((*_WRITE, *_DELETE, *_DESTROY), (*_CODE, *_LANDING)),
@@ -67,7 +68,7 @@ def policy_of(role: str, bucket: str) -> Policy:
             ]
         case "query":
             statements = [
-                place.allow(("s3:GetObject",), _TABLES),
+                place.allow(_READ, _TABLES),
                 place.allow_list(_TABLES),
                 *place.deny((*_CODE, *_LANDING)),
             ]

@@ -55,7 +55,7 @@ TABLES: Final = [name for name in PLACES if name.startswith("table")]
 
 MAY: Final[dict[str, dict[str, set[str]]]] = {
     # It lists the code of a namespace, by a pattern that the names of such a table's files fit as well.
-    "catalog": {"code": EVERYTHING, "report": {"get"}, "log": {"get"}, "table called pipelines": LIST},
+    "catalog": {"code": EVERYTHING, "report": READ, "log": READ, "table called pipelines": LIST},
     "ingest": dict.fromkeys(LANDINGS, EVERYTHING),
     "runner": {
         "code": READ,
@@ -63,10 +63,10 @@ MAY: Final[dict[str, dict[str, set[str]]]] = {
         # A list of it is one of code as well, by its name.
         "landing like code": READ,
         **dict.fromkeys(TABLES, EVERYTHING),
-        "report": {"get", "put", "put in parts"},
-        "log": {"get", "put", "put in parts"},
+        "report": READ | {"put", "put in parts"},
+        "log": READ | {"put", "put in parts"},
     },
-    "query": {name: {"get"} | LIST for name in TABLES},
+    "query": dict.fromkeys(TABLES, READ | LIST),
     "gateway": {},
     "uploader": dict.fromkeys(LANDINGS, READ | CHANGE | LIST),
     "infra": dict.fromkeys(PLACES, EVERYTHING),
