@@ -41,6 +41,8 @@ def as_error(raised: BaseException) -> RatError:
             return Invalid(field_problems(raised, whole="body"))
         case ValidationException(extra=[*problems]):
             return Invalid(_told(problems))
+        case RecursionError():
+            return Invalid("what was sent is nested too deep")
         case NotFoundException():
             return NotFound("there is nothing at this path")
         case HTTPException() if raised.status_code < 500:
