@@ -13,6 +13,7 @@ from nats.js.api import RawStreamMsg
 
 from contracts.messages import derived_id
 from shared.errors import NotFound, Unavailable
+from shared.headers import from_header
 from shared.streams import DEAD_PREFIX
 
 _STREAM: Final = "DEAD"
@@ -93,7 +94,7 @@ async def _delete(jetstream: JetStreamContext, letter_id: int) -> None:
 
 
 def _letter(message: RawStreamMsg) -> DeadLetter:
-    headers: dict[str, str] = dict(message.headers or {})
+    headers = {name: str(value) for name, value in (message.headers or {}).items()}
     own = {name: value for name, value in headers.items() if not name.startswith(("rat-dead-", "Nats-"))}
     assert message.seq is not None
     assert message.time is not None
@@ -101,7 +102,7 @@ def _letter(message: RawStreamMsg) -> DeadLetter:
         id=message.seq,
         subject=headers.get("rat-dead-subject", ""),
         service=headers.get("rat-dead-service", ""),
-        reason=headers.get("rat-dead-reason", ""),
+        reason=from_header(headers.get("rat-dead-reason", "")),
         deliveries=int(headers.get("rat-dead-deliveries", 0)),
         event_id=headers.get("ce-id", ""),
         died_at=message.time,
