@@ -26,6 +26,29 @@ STATUS: Final[Mapping[str, int]] = {
     "DEADLINE_EXCEEDED": 504,
 }
 
+PROBLEM_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "description": "What went wrong (RFC 9457). Details of an error are members of their own.",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "string", "enum": list(STATUS)},
+                "type": {"type": "string"},
+                "message": {"type": "string"},
+            },
+            "required": ["code", "type", "message"],
+        },
+    },
+    "required": ["type", "title", "status", "detail", "instance", "error"],
+}
+"""The shape of `problem`, for OpenAPI."""
+
 _OF_STATUS: Final[Mapping[int, type[RatError]]] = {401: Unauthenticated, 403: Forbidden, 404: NotFound}
 _NO_BODY: Final = "data: 'data'"
 """How Litestar says that there is none."""

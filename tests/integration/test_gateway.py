@@ -132,6 +132,9 @@ async def test_the_api_is_documented_as_openapi_and_on_a_page_that_needs_no_netw
         description = (await http.get("/schema/openapi.json")).json()
 
     assert description["openapi"].startswith("3.1")
+    refusal = description["paths"]["/api/v1/namespaces"]["post"]["responses"]["default"]
+    assert refusal["content"]["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+    assert "error" in description["components"]["schemas"]["Problem"]["required"]
     assert "/api/v1/runs/{run_id}/logs" in description["paths"]
     assert page.headers["content-type"].startswith("text/html")
     assert "/api/v1/landing-zones" in page.text
