@@ -487,7 +487,12 @@ def _read_answer(query: Query[A], reply: Msg) -> A:
         refusal = json.loads(reply.data)
         raise BY_CODE.get(code, Internal)(refusal["message"], details=refusal["details"])
     adapter: TypeAdapter[A] = _adapter(query.answer)
-    return adapter.validate_json(reply.data or b"null")
+    try:
+        return adapter.validate_json(reply.data or b"null")
+    except ValidationError as error:
+        # Not the asker's mistake: nobody must take it for one.
+        log.exception("an answer cannot be understood", subject=query.address())
+        raise Internal(f"the answer to {query.address()} cannot be understood; the log has the details") from error
 
 
 _adapters: dict[Any, TypeAdapter[Any]] = {}

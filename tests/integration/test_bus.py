@@ -13,7 +13,7 @@ from contracts.runs import CheckAttempt, FindRunOutcome, RunOutcome, RunQueued, 
 from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
 from shared.bus import MAX_MESSAGE_BYTES, Bus, connect
-from shared.errors import Conflict, Invalid, NotFound, Unavailable
+from shared.errors import Conflict, Internal, Invalid, NotFound, Unavailable
 from shared.logs import correlation_id
 from shared.settings import Settings
 from tests.waiting import eventually
@@ -273,6 +273,21 @@ async def test_a_fault_of_the_answering_service_tells_no_secret(asker: Bus) -> N
 async def test_a_question_that_nobody_answers_is_unavailable(asker: Bus) -> None:
     with pytest.raises(Unavailable, match="no catalog service is running"):
         await asker.ask(CheckAttempt(run_id=uuid4(), attempt=1))
+
+
+async def test_an_answer_that_cannot_be_understood_is_no_mistake_of_the_asker(settings: Settings) -> None:
+    asker = connect(settings, "gateway")
+    odd = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+
+    async def answer(message: Any) -> None:
+        await message.respond(b'{"status": "odd"}')
+
+    await odd.subscribe("catalog.find_run_outcome", cb=answer)
+    await odd.flush()
+    async with asker.running():
+        with pytest.raises(Internal, match=r"catalog\.find_run_outcome"):
+            await asker.ask(FindRunOutcome(run_id=uuid4()))
+    await odd.close()
 
 
 async def test_many_questions_are_answered_at_once(asker: Bus) -> None:
