@@ -17,8 +17,8 @@ from shared.headers import from_header
 from shared.streams import DEAD_PREFIX
 
 _STREAM: Final = "DEAD"
-_DELETE_FAILED: Final = 10057
-"""JetStream's code for a message that cannot be deleted, be it that there is none."""
+_NOTHING_DELETED: Final = (10057, 10043)
+"""JetStream's codes for a message that cannot be deleted, and for one that is not there."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ async def _delete(jetstream: JetStreamContext, letter_id: int) -> None:
         await jetstream.delete_msg(_STREAM, letter_id)
     except nats.js.errors.APIError as error:
         # What another replay has deleted meanwhile is refused as if the server had failed.
-        if error.err_code != _DELETE_FAILED:
+        if error.err_code not in _NOTHING_DELETED:
             raise
 
 
