@@ -15,21 +15,28 @@ Text = Annotated[str, AfterValidator(_without_nul)]
 """Any text without NUL."""
 
 
+_DEEPEST: Final = 50
+"""No server and no library on the way meets its own limit before this one."""
+
+
 def _of_texts(values: dict[str, Any]) -> dict[str, Any]:
-    pending: list[Any] = [values]
+    pending: list[tuple[Any, int]] = [(values, 0)]
     while pending:
-        match pending.pop():
-            case str() as text:
-                _without_nul(text)
-            case dict() as inner:
-                pending += [*inner.keys(), *inner.values()]
-            case list() as items:
-                pending += items
+        value, depth = pending.pop()
+        if depth > _DEEPEST:
+            raise ValueError(f"values cannot be nested more than {_DEEPEST} deep")
+        match value:
+            case str():
+                _without_nul(value)
+            case dict():
+                pending += [(inner, depth + 1) for inner in (*value.keys(), *value.values())]
+            case list():
+                pending += [(inner, depth + 1) for inner in value]
     return values
 
 
 Values = Annotated[dict[str, Any], AfterValidator(_of_texts)]
-"""A JSON object without NUL in its texts."""
+"""A JSON object without NUL in its texts, and not nested too deep."""
 
 _MOST: Final = 2**31 - 1
 

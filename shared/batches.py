@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
 from typing import Final, Generic, TypeVar
 
 import structlog
@@ -11,6 +12,7 @@ from contracts.messages import Event
 from shared.background import end
 from shared.bus import TRANSIENT, Bus, Lease, Taker, reason, retry_delay
 from shared.errors import RatError, Unavailable
+from shared.logs import correlation_id
 
 log = structlog.get_logger()
 
@@ -75,8 +77,15 @@ class Batches(Generic[E]):
             while not self._held:
                 self._has_come.clear()
                 await self._has_come.wait()
-            batch = self._held[:_MOST]
-            await self._deliver(batch)
+            # What follows from an event carries on the id of the request behind it, so a batch is of one request,
+            # or of events behind which there is none.
+            request, first = next(groupby(self._held[:_MOST], key=_request_of))
+            batch = list(first)
+            token = correlation_id.set(request)
+            try:
+                await self._deliver(batch)
+            finally:
+                correlation_id.reset(token)
             del self._held[: len(batch)]
             self._has_room.set()
 
@@ -106,6 +115,11 @@ class Batches(Generic[E]):
             await self._bus.bury(lease.message, reason(error))
         except Unavailable:
             await _give_back(lease)
+
+
+def _request_of(lease: Lease) -> str | None:
+    given = (lease.message.raw_message.headers or {}).get("correlation_id")
+    return None if given is None else str(given)
 
 
 def _deliveries(lease: Lease) -> int:

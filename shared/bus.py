@@ -44,6 +44,7 @@ from contracts.messages import Event, Query, derived_id
 from shared.background import background, every
 from shared.errors import BY_CODE, Conflict, Internal, Invalid, RatError, TimedOut, Unavailable
 from shared.fields import field_problems
+from shared.headers import to_header
 from shared.logs import correlation_id
 from shared.settings import Settings
 from shared.streams import DEAD_PREFIX, stream_of
@@ -366,10 +367,9 @@ class Bus:
     async def bury(self, message: NatsMessage, why: str) -> None:
         """Move a message to the dead-letter stream with the reason, then end its deliveries."""
         raw = message.raw_message
-        headers = dict(raw.headers or {})
-        headers.pop("Nats-Msg-Id", None)
+        headers = {name: to_header(value) for name, value in (raw.headers or {}).items() if name != "Nats-Msg-Id"}
         headers |= {
-            "rat-dead-reason": why.replace("\n", " ")[:2000],
+            "rat-dead-reason": to_header(why[:2000]),
             "rat-dead-service": self.service,
             "rat-dead-subject": raw.subject,
             "rat-dead-deliveries": str(raw.metadata.num_delivered),
@@ -565,7 +565,12 @@ def _read_answer(query: Query[A], reply: Msg) -> A:
         refusal = json.loads(reply.data)
         raise BY_CODE.get(code, Internal)(refusal["message"], details=refusal["details"])
     adapter: TypeAdapter[A] = _adapter(query.answer)
-    return adapter.validate_json(reply.data or b"null")
+    try:
+        return adapter.validate_json(reply.data or b"null")
+    except ValidationError as error:
+        # Not the asker's mistake: nobody must take it for one.
+        log.exception("an answer cannot be understood", subject=query.address())
+        raise Internal(f"the answer to {query.address()} cannot be understood; the log has the details") from error
 
 
 _adapters: dict[Any, TypeAdapter[Any]] = {}
@@ -597,7 +602,7 @@ async def _decode_event(message: Any, _original: Any = None) -> Any:
     """
     try:
         body = json.loads(message.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return message.body.decode(errors="replace")
     if not isinstance(body, dict):
         return body
@@ -610,13 +615,14 @@ async def _decode_event(message: Any, _original: Any = None) -> Any:
 
 def _event_id(message: Any) -> UUID:
     """What an event is called that does not say its id: by header, else by its place in the stream."""
-    headers: Mapping[str, str] = message.raw_message.headers or {}
+    headers: Mapping[str, object] = message.raw_message.headers or {}
     for name in ("ce-id", "Nats-Msg-Id"):
         if name in headers:
+            given = str(headers[name])
             try:
-                return UUID(headers[name])
+                return UUID(given)
             except ValueError:
-                return derived_id(name, headers[name])
+                return derived_id(name, given)
     if message.raw_message.reply.startswith("$JS.ACK"):
         metadata = message.raw_message.metadata
         return derived_id(metadata.stream, metadata.sequence.stream)

@@ -13,11 +13,12 @@ from nats.js.api import RawStreamMsg
 
 from contracts.messages import derived_id
 from shared.errors import NotFound, Unavailable
+from shared.headers import from_header
 from shared.streams import DEAD_PREFIX
 
 _STREAM: Final = "DEAD"
-_DELETE_FAILED: Final = 10057
-"""JetStream's code for a message that cannot be deleted, be it that there is none."""
+_NOTHING_DELETED: Final = (10057, 10043)
+"""JetStream's codes for a message that cannot be deleted, and for one that is not there."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ async def _delete(jetstream: JetStreamContext, letter_id: int) -> None:
         await jetstream.delete_msg(_STREAM, letter_id)
     except nats.js.errors.APIError as error:
         # What another replay has deleted meanwhile is refused as if the server had failed.
-        if error.err_code != _DELETE_FAILED:
+        if error.err_code not in _NOTHING_DELETED:
             raise
 
 
 def _letter(message: RawStreamMsg) -> DeadLetter:
-    headers: dict[str, str] = dict(message.headers or {})
+    headers = {name: str(value) for name, value in (message.headers or {}).items()}
     own = {name: value for name, value in headers.items() if not name.startswith(("rat-dead-", "Nats-"))}
     assert message.seq is not None
     assert message.time is not None
@@ -101,7 +102,7 @@ def _letter(message: RawStreamMsg) -> DeadLetter:
         id=message.seq,
         subject=headers.get("rat-dead-subject", ""),
         service=headers.get("rat-dead-service", ""),
-        reason=headers.get("rat-dead-reason", ""),
+        reason=from_header(headers.get("rat-dead-reason", "")),
         deliveries=int(headers.get("rat-dead-deliveries", 0)),
         event_id=headers.get("ce-id", ""),
         died_at=message.time,

@@ -76,6 +76,8 @@ class Surroundings:
     runs: dict[UUID, RunOf] = field(default_factory=dict)
     zones: dict[str, list[ClaimedFile]] = field(default_factory=dict)
     schemas: dict[str, str] = field(default_factory=dict)
+    asked_files: set[UUID] = field(default_factory=set)
+    """The runs whose process has asked for the files of a zone."""
     not_yet: int = 0
     """How often ingest says `not_yet` before it answers."""
     before_check: Any = None
@@ -252,6 +254,7 @@ class Surroundings:
     # What ingest does
 
     async def claim_files(self, query: ClaimFiles) -> ClaimedFiles:
+        self.asked_files.add(query.run_id)
         if self.not_yet:
             self.not_yet -= 1
             return ClaimedFiles(state="not_yet")

@@ -12,12 +12,11 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from pydantic import BaseModel
 
 from services.gateway import dependencies
-from services.gateway.documents import DocumentsPage
+from services.gateway.documents import DocumentsPage, JsonDocument, YamlDocument
 from services.gateway.edge import NOTES, Notes
 from services.gateway.encoding import plain
 from services.gateway.metrics import Metrics
@@ -112,7 +111,7 @@ def _description(*, needs_token: bool) -> OpenAPIConfig:
         path="/schema",
         components=bearer if needs_token else Components(),
         security=[{"bearer": []}] if needs_token else None,
-        render_plugins=[DocumentsPage(path="/"), JsonRenderPlugin(), YamlRenderPlugin()],
+        render_plugins=[DocumentsPage(path="/"), JsonDocument(), YamlDocument()],
         use_handler_docstrings=True,
     )
 

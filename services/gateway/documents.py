@@ -1,4 +1,4 @@
-"""The documents page of the API: its OpenAPI description as one HTML page that needs nothing from elsewhere."""
+"""The documents of the API: its OpenAPI description, also as one HTML page that needs nothing from elsewhere."""
 
 import html
 import json
@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from litestar import Request
-from litestar.openapi.plugins import OpenAPIRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin, YamlRenderPlugin
+
+from services.gateway.problems import MEDIA_TYPE, PROBLEM_SCHEMA
 
 _METHODS: Final = ("get", "post", "put", "delete")
 
@@ -26,12 +28,53 @@ td, th { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top }
 """
 
 
+class JsonDocument(JsonRenderPlugin):
+    """The description as JSON."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """The document."""
+        return super().render(request, with_problems(openapi_schema))
+
+
+class YamlDocument(YamlRenderPlugin):
+    """The description as YAML."""
+
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        """The document."""
+        return super().render(request, with_problems(openapi_schema))
+
+
+def with_problems(description: Mapping[str, Any]) -> dict[str, Any]:
+    """The description with the errors as this API tells them: Litestar describes only its own, of status 400."""
+    problem = {
+        "description": "What is wrong, and with what",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+
+    def of_operation(operation: Mapping[str, Any]) -> dict[str, Any]:
+        answers = {status: answer for status, answer in operation["responses"].items() if status != "400"}
+        return {**operation, "responses": {**answers, "default": problem}}
+
+    components = description.get("components", {})
+    return {
+        **description,
+        "paths": {
+            path: {
+                method: of_operation(operation) if method in _METHODS else operation
+                for method, operation in operations.items()
+            }
+            for path, operations in description["paths"].items()
+        },
+        "components": {**components, "schemas": {**components.get("schemas", {}), "Problem": PROBLEM_SCHEMA}},
+    }
+
+
 class DocumentsPage(OpenAPIRenderPlugin):
     """Shows every path with its parameters, bodies and answers."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
         """The page."""
-        return page(json.loads(self.get_openapi_json(request, openapi_schema))).encode()
+        return page(json.loads(self.get_openapi_json(request, with_problems(openapi_schema)))).encode()
 
     @staticmethod
     def get_openapi_json(request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:

@@ -26,6 +26,29 @@ STATUS: Final[Mapping[str, int]] = {
     "DEADLINE_EXCEEDED": 504,
 }
 
+PROBLEM_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "description": "What went wrong (RFC 9457). Details of an error are members of their own.",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "string", "enum": list(STATUS)},
+                "type": {"type": "string"},
+                "message": {"type": "string"},
+            },
+            "required": ["code", "type", "message"],
+        },
+    },
+    "required": ["type", "title", "status", "detail", "instance", "error"],
+}
+"""The shape of `problem`, for OpenAPI."""
+
 _OF_STATUS: Final[Mapping[int, type[RatError]]] = {401: Unauthenticated, 403: Forbidden, 404: NotFound}
 _NO_BODY: Final = "data: 'data'"
 """How Litestar says that there is none."""
@@ -41,6 +64,8 @@ def as_error(raised: BaseException) -> RatError:
             return Invalid(field_problems(raised, whole="body"))
         case ValidationException(extra=[*problems]):
             return Invalid(_told(problems))
+        case RecursionError():
+            return Invalid("what was sent is nested too deep")
         case NotFoundException():
             return NotFound("there is nothing at this path")
         case HTTPException() if raised.status_code < 500:

@@ -92,6 +92,6 @@ def read(message: Msg) -> dict[str, Any]:
     """The JSON of an event; an empty object for what is none."""
     try:
         body = json.loads(message.data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}

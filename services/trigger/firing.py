@@ -20,12 +20,13 @@ log = structlog.get_logger()
 _RELEASED_AT_A_TIME: Final = 100
 
 
-async def decide(db: asyncpg.Pool, source: str, cause: Cause) -> None:
-    """Let every trigger that watches this source decide on an event."""
+async def decide(db: asyncpg.Pool, source: str, causes: Sequence[Cause]) -> None:
+    """Let every trigger that watches this source decide on events, one after the other."""
     async with transaction(db) as connection:
         watching = await states.lock_watching(connection, source)
-        now = utc_now()
-        await keep(connection, [(trigger, domain.decide(trigger, cause, now)) for trigger in watching])
+        for cause in causes:
+            now = utc_now()
+            watching = await keep(connection, [(trigger, domain.decide(trigger, cause, now)) for trigger in watching])
 
 
 async def skip(db: asyncpg.Pool, source: str, cause: Cause, reason: str) -> None:
@@ -78,12 +79,17 @@ async def release_due(db: asyncpg.Pool) -> datetime | None:
             return await states.next_due(db)
 
 
-async def keep(connection: Connection, steps: Sequence[tuple[PipelineTrigger, Step]]) -> None:
-    """Keep each step (a trigger as it was, and what becomes of it) that was not taken before, and say what it says."""
+async def keep(connection: Connection, steps: Sequence[tuple[PipelineTrigger, Step]]) -> list[PipelineTrigger]:
+    """Keep each step (a trigger as it was, and what becomes of it) that was not taken before, and say what it says.
+
+    Gives the triggers as they are then.
+    """
     kept = [(before, step) for before, step in steps if await states.keep(connection, before, step)]
     await emit(connection, *(event for _, step in kept for event in step.events))
     if any(step.trigger != before and step.trigger.waits_for_time_only for before, step in kept):
         await states.notify_due(connection)
+    changed = {before.id: step.trigger for before, step in kept}
+    return [changed.get(before.id, before) for before, _ in steps]
 
 
 async def withdraw(

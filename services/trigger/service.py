@@ -1,6 +1,7 @@
 """The trigger service: events come in, decisions are kept, runs are asked for."""
 
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,7 +43,8 @@ from services.trigger.domain import Cause, Fate, PipelineTrigger
 from services.trigger.store import decisions, states, triggers
 from services.trigger.watches import LandingZoneUpload, PipelineSuccess, Watch
 from shared.background import background, every
-from shared.bus import Bus, connect
+from shared.batches import Batches
+from shared.bus import Bus, Taker, connect
 from shared.database import Connection, database, transaction
 from shared.due import when_due
 from shared.errors import Conflict, NotFound
@@ -67,10 +69,13 @@ class Trigger:
 
     # What is heard
 
-    async def fire_on_file(self, event: FileLanded) -> None:
-        """Fire the triggers that watch the zone in which a file landed, or note why they wait."""
-        source = watches.zone_source(event.namespace, event.zone)
-        await firing.decide(self.db, source, Cause(event.event_id, event.subject))
+    async def fire_on_files(self, events: Sequence[FileLanded]) -> None:
+        """Fire the triggers that watch the zones in which files landed, or note why they wait."""
+        causes: dict[str, list[Cause]] = defaultdict(list)
+        for event in events:
+            causes[watches.zone_source(event.namespace, event.zone)].append(Cause(event.event_id, event.subject))
+        for source, of_source in causes.items():
+            await firing.decide(self.db, source, of_source)
 
     async def follow_run(self, event: RunFinished) -> None:
         """Release the firings that waited for this run, and fire the triggers that watch its success."""
@@ -82,7 +87,7 @@ class Trigger:
         if event.dry_run:
             await firing.skip(self.db, source, cause, "a dry run fires nothing")
         else:
-            await firing.decide(self.db, source, cause)
+            await firing.decide(self.db, source, [cause])
 
     async def take_back_firing(self, event: RunRejected) -> None:
         """Note on the trigger that asked why its request did not become a run; remove it with its pipeline."""
@@ -239,9 +244,8 @@ def _missing(trigger_id: UUID, pipeline: str) -> NotFound:
     return NotFound(f"no trigger {trigger_id} of pipeline {pipeline}")
 
 
-def wire(bus: Bus, trigger: Trigger) -> None:
-    """Register what the trigger service hears, says, asks and answers."""
-    bus.hear(FileLanded, trigger.fire_on_file)
+def wire(bus: Bus, trigger: Trigger) -> Taker:
+    """Register what the trigger service hears, says, asks and answers; give what it takes landed files from."""
     bus.hear(RunFinished, trigger.follow_run)
     bus.hear(RunRejected, trigger.take_back_firing)
     bus.hear(PipelineRemoved, trigger.remove_triggers)
@@ -254,6 +258,7 @@ def wire(bus: Bus, trigger: Trigger) -> None:
     bus.answer(DeleteTrigger, trigger.delete_trigger)
     bus.answer(ListDecisions, trigger.list_decisions)
     bus.answer(FireTrigger, trigger.fire_trigger)
+    return bus.take(FileLanded)
 
 
 @asynccontextmanager
@@ -262,7 +267,8 @@ async def serve(settings: Settings, *, patience: timedelta = PATIENCE) -> AsyncI
     bus = connect(settings, "trigger")
     async with database(settings, "trigger", _MIGRATIONS) as db:
         trigger = Trigger(db, bus, patience)
-        wire(bus, trigger)
+        taker = wire(bus, trigger)
+        files = Batches(bus, FileLanded, trigger.fire_on_files, lease_seconds=settings.run_lease_seconds)
 
         async def release() -> None:
             work = partial(firing.release_due, db)
@@ -272,5 +278,5 @@ async def serve(settings: Settings, *, patience: timedelta = PATIENCE) -> AsyncI
             pause = min(settings.tick_interval_seconds, patience.total_seconds())
             await every(pause, trigger.ask_about_overdue)
 
-        async with bus.running(), relay(db, bus), background(release, ask):
+        async with bus.running(), relay(db, bus), background(lambda: files.run(taker), release, ask):
             yield

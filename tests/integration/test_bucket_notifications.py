@@ -174,7 +174,7 @@ async def test_nothing_is_lost_while_nats_is_away(stack: Stack, uploader: Object
         told = await client.jetstream().subscribe("bucket.events")
         missing = {f"rat/{key}" for key in keys}
         while missing:
-            missing.discard(json.loads((await told.next_msg(timeout=10)).data)["Key"])
+            missing.discard(json.loads((await told.next_msg(timeout=60)).data)["Key"])
     finally:
         await client.close()
 

@@ -142,6 +142,11 @@ async def test_a_fault_of_ours_is_tried_a_few_times_and_then_buried(settings: Se
         (b'{"pipeline": "default.bronze.orders"}', "trigger"),
         (b"[1, 2]", "dictionary"),
         (b"nonsense", "dictionary"),
+        (b"[" * 100_000, "dictionary"),
+        (
+            b'{"pipeline": "default.bronze.orders", "trigger": "x", "parameters": {"a": %s}}' % (b"[" * 90 + b"]" * 90),
+            "50",
+        ),
     ],
 )
 async def test_a_message_that_cannot_be_understood_is_buried_and_the_field_named(
@@ -156,6 +161,21 @@ async def test_a_message_that_cannot_be_understood_is_buried_and_the_field_named
 
     assert field in letter.headers["rat-dead-reason"]
     assert heard == []
+
+
+async def test_headers_that_are_no_ascii_do_not_keep_a_message_from_being_handled_or_buried(settings: Settings) -> None:
+    catalog = connect(settings, "catalog")
+    heard = hearing(catalog, fine)
+    headers = {"Nats-Msg-Id": "grün", "correlation_id": "grün", "x-colour": "grün"}
+    good = json.dumps({"pipeline": "default.bronze.orders", "trigger": "x"}).encode()
+
+    async with catalog.running():
+        await (await jetstream(settings)).publish("run.requested", good, headers=headers)
+        await (await jetstream(settings)).publish("run.requested", b"{}", headers={**headers, "Nats-Msg-Id": "blau ü"})
+        letter = await eventually(lambda: _letter(settings))
+        await eventually(lambda: len(heard) == 1)
+
+    assert "pipeline" in letter.headers["rat-dead-reason"]
 
 
 async def _letter(settings: Settings) -> Any:
@@ -270,6 +290,21 @@ async def test_what_a_service_does_not_declare_it_does_not_ask(settings: Setting
     async with query.running():
         with pytest.raises(Internal, match=r"query asks catalog\.find_run_outcome, but does not declare"):
             await query.ask(FindRunOutcome(run_id=uuid4()))
+
+
+async def test_an_answer_that_cannot_be_understood_is_no_mistake_of_the_asker(settings: Settings) -> None:
+    asker = playing_all(settings)
+    odd = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+
+    async def answer(message: Any) -> None:
+        await message.respond(b'{"status": "odd"}')
+
+    await odd.subscribe("catalog.find_run_outcome", cb=answer)
+    await odd.flush()
+    async with asker.running():
+        with pytest.raises(Internal, match=r"catalog\.find_run_outcome"):
+            await asker.ask(FindRunOutcome(run_id=uuid4()))
+    await odd.close()
 
 
 async def test_many_questions_are_answered_at_once(asker: Bus) -> None:

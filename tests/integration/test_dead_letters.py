@@ -53,7 +53,7 @@ async def test_a_refused_message_is_found_with_its_reason_and_heard_again_when_i
         if message.event_id != event.event_id:
             return
         if not is_good.is_set():
-            raise Invalid("the moon is not full")
+            raise Invalid("der Mond ist\n50 % grün")
         heard.append(message)
 
     bus = connect(stack.settings, "infra")
@@ -62,7 +62,11 @@ async def test_a_refused_message_is_found_with_its_reason_and_heard_again_when_i
         before = await count_dead_letters(jetstream)
         await bus.publish(event)
         [letter] = await eventually(lambda: letters_of(jetstream, event))
-        assert (letter.subject, letter.service, letter.reason) == ("run.requested", "infra", "the moon is not full")
+        assert (letter.subject, letter.service, letter.reason) == (
+            "run.requested",
+            "infra",
+            "der Mond ist 50 % grün",
+        )
         assert RunRequested.model_validate_json(letter.body) == event
         assert await count_dead_letters(jetstream) == before + 1
         assert await find_dead_letter(jetstream, letter.id) == letter

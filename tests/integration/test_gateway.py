@@ -132,6 +132,9 @@ async def test_the_api_is_documented_as_openapi_and_on_a_page_that_needs_no_netw
         description = (await http.get("/schema/openapi.json")).json()
 
     assert description["openapi"].startswith("3.1")
+    refusal = description["paths"]["/api/v1/namespaces"]["post"]["responses"]["default"]
+    assert refusal["content"]["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+    assert "error" in description["components"]["schemas"]["Problem"]["required"]
     assert "/api/v1/runs/{run_id}/logs" in description["paths"]
     assert page.headers["content-type"].startswith("text/html")
     assert "/api/v1/landing-zones" in page.text
@@ -193,6 +196,14 @@ async def test_lists_come_in_pages(user: Client, http: httpx.AsyncClient) -> Non
         problem(await http.get("/landing-zones", params=bad), 400, "INVALID_ARGUMENT")
 
 
+def nested(depth: int) -> Any:
+    """A value so deep in lists."""
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "code", "says"),
     [
@@ -212,6 +223,15 @@ async def test_lists_come_in_pages(user: Client, http: httpx.AsyncClient) -> Non
         ("POST", "/namespaces", [], 400, "INVALID_ARGUMENT", "dictionary"),
         ("POST", "/namespaces", "{nope", 400, "INVALID_ARGUMENT", "JSON"),
         ("POST", "/namespaces", "", 400, "INVALID_ARGUMENT", "JSON"),
+        ("POST", "/namespaces", "[" * 100_000, 400, "INVALID_ARGUMENT", "nested"),
+        (
+            "POST",
+            "/runs",
+            {"namespace": "default", "layer": "bronze", "pipeline": "nope", "parameters": {"deep": nested(400)}},
+            400,
+            "INVALID_ARGUMENT",
+            "nested",
+        ),
         ("POST", "/namespaces", '{"name": "a\\u0000b"}', 400, "INVALID_ARGUMENT", "name"),
         ("POST", "/namespaces", {"name": "nul", "description": "a\0b"}, 400, "INVALID_ARGUMENT", "description"),
         ("DELETE", "/namespaces", None, 405, "INVALID_ARGUMENT", ""),

@@ -388,6 +388,8 @@ async def test_a_process_that_is_killed_is_followed_by_the_next_attempt(around: 
 
     async def kill_when_checked(query: CheckAttempt) -> None:
         if query.run_id == run.id and query.attempt == 1:
+            # Until its process asks for files, the run may still be waiting for one.
+            await eventually(lambda: run.id in around.asked_files, within=25)
             await kill()
 
     if phase == "branch":

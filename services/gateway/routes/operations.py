@@ -144,5 +144,5 @@ def _json(body: bytes) -> Any:
     text = body.decode(errors="replace")
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
