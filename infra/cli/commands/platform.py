@@ -56,14 +56,14 @@ def serve(
 ) -> None:
     """Run services, on the servers that RAT_* settings name."""
     with failures_explained():
+        from infra.given import given_settings
         from infra.services import SERVICES, live, run
         from shared.logs import set_up_logs
-        from shared.settings import Settings
 
         names = list(SERVICES) if services == ["all"] else services
         if unknown := [name for name in names if name not in SERVICES]:
             raise Failure(f"no service is called {unknown[0]!r}; there are {', '.join(SERVICES)}", ExitCode.USAGE)
-        settings = Settings()
+        settings = given_settings()
         set_up_logs(settings.log_level, settings.log_format)
         live(lambda: run(names, settings))
 
