@@ -13,7 +13,7 @@ import structlog
 
 from infra.failures import unwrapped
 from infra.servers.minio import set_up_minio
-from infra.setup import set_up_nats, set_up_object_store, set_up_postgres
+from infra.setup import set_up_nats, set_up_nessie, set_up_object_store, set_up_postgres
 from shared.errors import Invalid, Unavailable
 from shared.settings import Settings
 
@@ -24,6 +24,7 @@ PARTS: Final[Mapping[str, Callable[[Settings], Awaitable[None]]]] = {
     "nats": set_up_nats,
     "s3": set_up_object_store,
     "minio": set_up_minio,
+    "nessie": set_up_nessie,
 }
 """Server → what makes it ready. `s3` is any object store, `minio` one that is told its users and whom it notifies."""
 
@@ -35,6 +36,7 @@ _NOT_THERE: Final = (
     botocore.exceptions.ConnectionError,
     botocore.exceptions.HTTPClientError,
     httpx.TransportError,
+    Unavailable,
 )
 _PAUSE_SECONDS: Final = 0.5
 

@@ -5,7 +5,7 @@ A folder becomes
     credentials/                 all that was generated; only this module reads it
     <service>/rat_*              the settings of a service, as `RAT_SECRETS` finds them
     setup/rat_*                  those of `rat setup`, which prepares all servers
-    postgres/, <node>/, minio/   what a server is started with
+    postgres/, <node>/, …       what a server is started with
 
 Where the servers are is what the settings say. The folders may be volumes, each mounted where it is needed only.
 """
@@ -19,20 +19,27 @@ from pydantic import SecretStr
 from infra.servers import apart
 from infra.servers.credentials import Credentials, read_credentials
 from infra.servers.directory import write_privately
+from infra.servers.nessie import tokens_signed_by
+from infra.servers.tokens import token_key
 from infra.setup import ROLES
 from shared.settings import S3Key, Settings
 
-_MAPS: Final = ("postgres_passwords", "nats_passwords", "s3_keys")
+_MAPS: Final = ("postgres_passwords", "nats_passwords", "s3_keys", "nessie_tokens")
 """Settings that are secrets: role → what proves that somebody is it."""
 
+_MORE_ROLES: Final = {"runner": ("merge",)}
+"""The runner moves main with a token that no run's process has."""
 
-def hand_out(folder: Path, addresses: Settings) -> None:
-    """Write all folders; what is missing is generated, what is there stays, so that any number of times is like once.
 
-    `addresses` says where the servers are: under these names they find each other.
+def hand_out(folder: Path, addresses: Settings) -> Settings:
+    """Write all folders, and give the settings of `rat setup`, which have everything.
+
+    What is missing is generated, what is there stays, so that any number of times is like once. `addresses` says where
+    the servers are: by these addresses they find each other, too.
     """
-    credentials = read_credentials(_folder(folder, "credentials"))
-    settings = _with(credentials, addresses)
+    kept = _folder(folder, "credentials")
+    credentials, key = read_credentials(kept), token_key(kept / "tokens.pem")
+    settings = _with(credentials, key, addresses)
     for service in ROLES:
         _write(_folder(folder, service), _settings_of(service, settings))
     _write(_folder(folder, "setup"), _plain(settings))
@@ -40,24 +47,28 @@ def hand_out(folder: Path, addresses: Settings) -> None:
     for node, configuration in apart.nats_files(settings, credentials.nats_cluster).items():
         _write(_folder(folder, node), {"nats-server.conf": configuration})
     _write(_folder(folder, "minio"), apart.minio_files(settings))
+    _write(_folder(folder, "nessie"), apart.nessie_files(settings, key))
+    return settings
 
 
-def _with(credentials: Credentials, addresses: Settings) -> Settings:
+def _with(credentials: Credentials, key: Path, addresses: Settings) -> Settings:
     return addresses.model_copy(
         update={
             "postgres_passwords": {role: SecretStr(password) for role, password in credentials.postgres.items()},
             "nats_passwords": {user: SecretStr(password) for user, password in credentials.nats.items()},
             "s3_keys": {
-                role: S3Key(access_key_id=key.access_key_id, secret_access_key=SecretStr(key.secret_access_key))
-                for role, key in credentials.s3.items()
+                role: S3Key(access_key_id=pair.access_key_id, secret_access_key=SecretStr(pair.secret_access_key))
+                for role, pair in credentials.s3.items()
             },
+            "nessie_tokens": {role: SecretStr(token) for role, token in tokens_signed_by(key).items()},
         }
     )
 
 
 def _settings_of(service: str, settings: Settings) -> dict[str, str]:
     """What a service is given: of each map its own entry."""
-    own = {name: {role: value for role, value in getattr(settings, name).items() if role == service} for name in _MAPS}
+    roles = {service, *_MORE_ROLES.get(service, ())}
+    own = {name: {role: value for role, value in getattr(settings, name).items() if role in roles} for name in _MAPS}
     return _plain(settings.model_copy(update=own))
 
 
@@ -74,4 +85,5 @@ def _folder(folder: Path, name: str) -> Path:
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
+        (folder / name).parent.mkdir(mode=0o700, exist_ok=True)
         write_privately(folder / name, text)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.servers.minio import minio_program
+from infra.servers.nessie import java, nessie_jar
 from infra.servers.programs import program
 from shared.errors import Invalid, RatError, Unavailable
 
@@ -54,7 +55,7 @@ def ensure_base() -> None:
 
 def _services() -> None:
     top = FOLDER.parent.parent
-    _docker("build", "--network", "host", "--file", str(top / "infra/Dockerfile"), "--tag", _tag("rat"), str(top))
+    _docker("build", "--network", "host", "--file", str(top / "infra/Dockerfile"), "--tag", tag("rat"), str(top))
 
 
 def _postgres() -> None:
@@ -78,11 +79,20 @@ def _minio() -> None:
     _build("minio", context)
 
 
+def _nessie() -> None:
+    context = _context("nessie")
+    shutil.copy(nessie_jar(), context)
+    runtime = java().parent.parent
+    shutil.copytree(runtime, context / runtime.name, symlinks=True)
+    _build("nessie", context)
+
+
 IMAGES: Final[Mapping[str, Callable[[], None]]] = {
     "rat": _services,
     "postgres": _postgres,
     "nats": _nats,
     "minio": _minio,
+    "nessie": _nessie,
 }
 
 
@@ -96,11 +106,12 @@ def _context(name: str) -> Path:
 
 
 def _build(name: str, context: Path) -> None:
-    _docker("build", "--tag", _tag(f"rat-{name}"), str(context))
+    _docker("build", "--tag", tag(f"rat-{name}"), str(context))
     shutil.rmtree(context)
 
 
-def _tag(name: str) -> str:
+def tag(name: str) -> str:
+    """The full name of the image that is called so."""
     return f"{name}:{version('rat-platform')}"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from infra.servers import minio, nats, postgres
+from infra.servers import minio, nats, nessie, postgres
 from shared.settings import Settings
 
 _DATA: Final = Path("/var/lib/rat")
@@ -57,3 +57,12 @@ def minio_files(settings: Settings) -> dict[str, str]:
     """What MinIO reads from the file that `MINIO_CONFIG_ENV_FILE` names."""
     variables = minio.environment(settings, _DATA / "queue")
     return {"environment": "".join(f"{name}={value}\n" for name, value in variables.items())}
+
+
+def nessie_files(settings: Settings, key: Path) -> dict[str, str]:
+    """What Nessie is started with; `key` is the private one that tokens are signed with."""
+    secrets = nessie.nessie_environment(settings, key)
+    return {
+        "config/application.properties": nessie.nessie_properties(settings, host=_EVERYWHERE),
+        "environment": "".join(f"{name}={value}\n" for name, value in secrets.items()),
+    }

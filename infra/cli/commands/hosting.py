@@ -37,7 +37,7 @@ def secrets(
 @command
 def setup(
     call: Call,
-    parts: Annotated[list[str], typer.Argument(metavar="PART...", help="Of postgres, nats, minio and s3.")],
+    parts: Annotated[list[str], typer.Argument(metavar="PART...", help="Of postgres, nats, minio, s3 and nessie.")],
     wait: Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long for each server.")] = 60,
 ) -> None:
     """Prepare servers for the services: roles, schemas, streams, the bucket. It can be run again at any time.
