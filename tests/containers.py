@@ -5,8 +5,10 @@ The containers have fixed addresses in a network of their own, which this machin
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final
@@ -34,6 +36,7 @@ _HOSTS: Final = {name: number for number, name in enumerate(("postgres", *_NODES
 """The last number of each server's address."""
 _READY_SECONDS: Final = 120.0
 _RENEWAL_SECONDS: Final = 5.0
+_LIFE_SECONDS: Final = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class ContainerServer:
         self._wanted.set()
         self._gone = asyncio.Event()
         self._gone.set()
+        # Not the loop's own executor, which six waiting threads would fill.
+        self._waiting = ThreadPoolExecutor(1)
 
     def find_needs(self, servers: dict[str, "ContainerServer"]) -> None:
         self._needs = [servers[name] for name in self._image.needs if name in servers]
@@ -91,6 +96,12 @@ class ContainerServer:
         with suppress(APIError):  # it is dead already
             await asyncio.to_thread(self._container.get_wrapped_container().kill)
         await self._gone.wait()
+
+    async def end(self) -> None:
+        """Kill it for good."""
+        with suppress(APIError):
+            await asyncio.to_thread(self._container.get_wrapped_container().kill)
+        self._waiting.shutdown()
 
     async def until_ready(self) -> None:
         await self._ready.wait()
@@ -114,7 +125,8 @@ class ContainerServer:
         container = self._container.get_wrapped_container()
         await asyncio.to_thread(container.start)
         self._gone.clear()
-        gone = asyncio.create_task(asyncio.to_thread(container.wait))
+        waiting = partial(container.wait, timeout=_LIFE_SECONDS)
+        gone = asyncio.get_running_loop().run_in_executor(self._waiting, waiting)
         preparing = asyncio.create_task(self._prepare())
         try:
             await asyncio.wait({gone, preparing}, return_when=asyncio.FIRST_COMPLETED)
@@ -169,8 +181,8 @@ async def containers(data: Path, *, gateway_port: int = 8080, servers: Collectio
                     for keeper in keepers:
                         keeper.cancel()
                     # The threads that wait for their ends end with them.
-                    for container in made.values():
-                        await asyncio.to_thread(container.stop)
+                    for server in running.values():
+                        await server.end()
 
 
 def _addresses(data: Path, hosts: dict[str, str], gateway_port: int) -> Settings:

@@ -24,7 +24,7 @@ VICTIMS: Final = {
 
 FOLDERS: Final = {
     "embedded": {"embedded"},
-    "distributed": {"distributed"},
+    "distributed": {"distributed", "containers"},
     "processes": {"embedded", "distributed"},
 }
 """Folders of tests that are about some stacks only, and which. All others are about each of them."""
