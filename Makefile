@@ -1,5 +1,5 @@
 # The front door. Every target sets up what it needs; all can be run twice.
-.PHONY: demo up test test-distributed test-containers check bench docs clean lock
+.PHONY: demo up test test-distributed test-containers images check bench docs clean lock
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,8 +23,11 @@ test-distributed: $(READY)  ## Integration, e2e and kill tests on NATS x 3, MinI
 	$(BIN)/rat servers fetch
 	$(BIN)/pytest --stack distributed $(ON_SERVERS)
 
-test-containers: $(READY)  ## The same on containers; needs an engine, as Docker
+test-containers: images  ## The same on containers; needs an engine, as Docker
 	$(BIN)/pytest --stack containers $(ON_SERVERS)
+
+images: $(READY)  ## Build the container images of the services and the servers
+	$(BIN)/python -m infra.images
 
 check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .
