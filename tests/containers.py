@@ -56,7 +56,7 @@ _NATS: Final = Image("rat-nats", ("answers", "8222", "/healthz?js-server-only=tr
 _IMAGES: Final = {
     "postgres": Image("rat-postgres", ("pg_isready", "--host", "127.0.0.1"), "postgres"),
     **dict.fromkeys(_NODES, _NATS),
-    "minio": Image("rat-minio", ("answers", "9000", "/minio/health/ready"), "minio", _NODES),
+    "minio": Image("rat-minio", ("answers", "9000", "/minio/health/ready"), "minio"),
     "nessie": Image("rat-nessie", ("answers", "9000", "/q/health/ready"), "nessie", ("postgres", "minio")),
 }
 
