@@ -1,5 +1,5 @@
 # The front door. Every target sets up what it needs; all can be run twice.
-.PHONY: demo up test test-distributed test-containers check bench docs clean lock
+.PHONY: demo up test test-distributed test-containers images check bench docs clean lock
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,8 +23,11 @@ test-distributed: $(READY)  ## Integration, e2e and kill tests on NATS x 3, MinI
 	$(BIN)/rat servers fetch
 	$(BIN)/pytest --stack distributed $(ON_SERVERS)
 
-test-containers: $(READY)  ## The same on containers; needs an engine, as Docker
+test-containers: images  ## The same on containers; needs an engine, as Docker
 	$(BIN)/pytest --stack containers $(ON_SERVERS)
+
+images: $(READY)  ## Build the container images of the services and the servers
+	$(BIN)/python -m infra.images
 
 check: $(READY)  ## Format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -42,6 +45,8 @@ lock: $(READY)  ## Resolve the dependencies anew
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --no-annotate --extra embedded --extra distributed --extra demo --group dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header --no-annotate --constraint requirements.lock pyproject.toml -o infra/images/requirements.lock
 
 clean:  ## Remove the virtual environment and the caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

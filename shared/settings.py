@@ -101,6 +101,9 @@ class Settings(BaseSettings):
     tick_interval_seconds: float = 30
     """How long any loop that waits for a due time sleeps at the most."""
 
+    alive_file: str | None = None
+    """A file that is touched every few seconds while the services of this process turn; for health checks."""
+
     log_level: str = "info"
     log_format: Literal["json", "console"] = "json"
 

@@ -7,20 +7,24 @@ from typing import Final, Protocol
 
 from infra.stacks import table
 from infra.stacks.stack import PARTS, Stack
+from tests.containers import containers
 
-STACKS: Final = {**table.STACKS}
+STACKS: Final = {**table.STACKS, "containers": containers}
 """Name → what starts a stack of that kind."""
+
+_SPREAD: Final = ("nats-2", "postgres", "object_store", "lakehouse", "nats")
+"""The second of three nodes first, and all three last: five deaths of one within a minute would end a stack."""
 
 VICTIMS: Final = {
     "embedded": ("postgres", "nats", "object_store"),
-    # The second of three nodes first, and all three last: five deaths of one within a minute would end the stack.
-    "distributed": ("nats-2", "postgres", "object_store", "lakehouse", "nats"),
+    "distributed": _SPREAD,
+    "containers": _SPREAD,
 }
 """Which servers, or which parts that servers play, are killed and taken away in tests."""
 
 FOLDERS: Final = {
     "embedded": {"embedded"},
-    "distributed": {"distributed"},
+    "distributed": {"distributed", "containers"},
     "processes": {"embedded", "distributed"},
 }
 """Folders of tests that are about some stacks only, and which. All others are about each of them."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.call import Call, Data, Json, Url
-from infra.cli.commands import code, dead, landing, platform, runs, servers, tables
+from infra.cli.commands import code, dead, hosting, landing, platform, runs, servers, tables
 
 _EXIT_CODES = (
     """Exit codes: 0 done · 1 refused, or the run failed · 2 wrong usage · 3 no platform answers · 4 no such thing"""
@@ -47,6 +47,8 @@ def rat(
 for name, function in {
     "up": platform.up,
     "serve": platform.serve,
+    "secrets": hosting.secrets,
+    "setup": hosting.setup,
     "demo": platform.demo,
     "status": platform.status,
     "push": code.push,
@@ -62,4 +64,5 @@ for name, function in {
 }.items():
     app.command(name)(function)
 app.add_typer(servers.app, name="servers")
+app.add_typer(hosting.token, name="token")
 app.add_typer(dead.app, name="dead")

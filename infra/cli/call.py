@@ -39,13 +39,14 @@ class Call:
     """One call of the command."""
 
     def __init__(self, *, url: str | None = None, data: Path | None = None, json: bool = False) -> None:
-        self._url = url
+        self.url = url
+        """The address that was given with `--url`."""
         self._data = data
         self.json = json
 
     def refined(self, *, url: str | None, data: Path | None, json: bool) -> "Call":
         """This call with the options that were given after the command's name."""
-        return Call(url=url or self._url, data=data or self._data, json=json or self.json)
+        return Call(url=url or self.url, data=data or self._data, json=json or self.json)
 
     @cached_property
     def data(self) -> Path:
@@ -58,14 +59,19 @@ class Call:
 
         return user_data_path("rat", appauthor=False)
 
+    @property
+    def token(self) -> str | None:
+        """The API token for a platform that is named by its address."""
+        return os.environ.get("RAT_TOKEN")
+
     @cached_property
     def api(self) -> "Api":
         """The platform's API; `Failure` if no platform can be found."""
         from infra.cli.api import Api, read_connection
 
-        url = self._url or (os.environ.get("RAT_URL") if self._data is None else None)
+        url = self.url or (os.environ.get("RAT_URL") if self._data is None else None)
         if url is not None:
-            return Api(url, os.environ.get("RAT_TOKEN"))
+            return Api(url, self.token)
         connection = read_connection(self.data)
         return Api(connection.url, connection.token)
 

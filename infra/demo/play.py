@@ -1,4 +1,4 @@
-"""`rat demo`: starts a platform of its own, tells the story, shows what was checked, and ends."""
+"""`rat demo`: tells the story on a platform of its own or on one that runs, shows what was checked, and ends."""
 
 import json
 import os
@@ -16,9 +16,8 @@ from rich.console import Console
 
 from contracts.messages import utc_now
 from infra.cli.tables import Count, table
-from infra.connection import Connection
 from infra.demo.screen import Screen, number
-from infra.demo.story import Story, story_on
+from infra.demo.story import Story, story_at, story_on
 from infra.platform import platform
 from infra.services import live
 from shared.logs import set_up_logs
@@ -73,14 +72,37 @@ def play(console: Console, *, as_json: bool, keep: Path | None, stack: str) -> b
             shutil.rmtree(data, ignore_errors=True)
         raise KeyboardInterrupt
     [performance] = performances
-    if as_json:
-        sys.stdout.write(json.dumps(performance.summary(), indent=2) + "\n")
-    else:
-        _show(console, performance)
+    _report(console, performance, as_json=as_json)
     if keep is None and performance.is_good:
         shutil.rmtree(data, ignore_errors=True)
     else:
         console.print(f"Data and logs are in {data}", style="bright_black", soft_wrap=True)
+    return performance.is_good
+
+
+def play_at(console: Console, url: str, token: str | None, *, as_json: bool) -> bool:
+    """Play the demo on a platform that runs, in a namespace of its own; whether all was found as it must be."""
+    performances: list[Performance] = []
+
+    async def perform() -> None:
+        shown = Console(file=sys.stdout, quiet=True) if as_json else console
+        shown.print(
+            f"On {url}, in a namespace of its own. Only the gateway's address is known: all files go through HTTP, "
+            "none straight into the bucket, and events are heard over HTTP.",
+            style="italic",
+        )
+        began = time.monotonic()
+        async with story_at(url, token, Screen(shown, utc_now())) as story:
+            await _tell(story)
+        shown.print()
+        story.screen.done(f"{story.user.namespace} is removed, with its pipelines and files; its tables stay on main")
+        performances.append(Performance(story, 0, time.monotonic() - began))
+
+    live(perform)
+    if not performances:
+        raise KeyboardInterrupt
+    [performance] = performances
+    _report(console, performance, as_json=as_json)
     return performance.is_good
 
 
@@ -89,21 +111,28 @@ async def _perform(data: Path, console: Console, stack: str) -> Performance:
     console.print(f"Starting the servers of the {stack} stack and seven services …", style="italic")
     async with platform(data, port=0, stack=stack) as connection:
         started = time.monotonic()
-        story = await _tell(connection, console, started - began)
+        screen = Screen(console, utc_now())
+        screen.done(f"RAT {connection.version} is ready at {connection.url} after {started - began:.1f} s")
+        async with story_on(connection, screen) as story:
+            await _tell(story)
     return Performance(story, started - began, time.monotonic() - began)
 
 
-async def _tell(connection: Connection, console: Console, start_seconds: float) -> Story:
-    screen = Screen(console, utc_now())
-    screen.done(f"RAT {connection.version} is ready at {connection.url} after {start_seconds:.1f} s")
-    async with story_on(connection, screen) as story:
-        if not console.is_terminal:
-            await story.tell()
-            return story
-        with console.status("") as status:
-            screen.status = status
-            await story.tell()
-        return story
+async def _tell(story: Story) -> None:
+    """Tell it, on a terminal with a line that says what goes on."""
+    if not story.screen.console.is_terminal:
+        await story.tell()
+        return
+    with story.screen.console.status("") as status:
+        story.screen.status = status
+        await story.tell()
+
+
+def _report(console: Console, performance: Performance, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(performance.summary(), indent=2) + "\n")
+    else:
+        _show(console, performance)
 
 
 def _show(console: Console, performance: Performance) -> None:
@@ -124,12 +153,12 @@ def _show(console: Console, performance: Performance) -> None:
     )
     console.print(
         f"A file that lands starts its run after {figures['median_landed_to_started_ms']} ms, a run takes "
-        f"{figures['median_run_ms']} ms (medians). The demo took {performance.seconds:.1f} s, "
-        f"{performance.start_seconds:.1f} s of them to start.",
+        f"{figures['median_run_ms']} ms (medians). The demo took {performance.seconds:.1f} s"
+        + (f", {performance.start_seconds:.1f} s of them to start." if performance.start_seconds else "."),
         soft_wrap=True,
     )
     if performance.is_good:
-        console.print("[green]All is as it must be.[/] `rat up` leaves the platform running.")
+        console.print("[green]All is as it must be.[/] `rat up` starts a platform and leaves it running.")
     else:
         console.print("[red]Something is not as it must be.[/]")
 

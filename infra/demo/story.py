@@ -1,6 +1,7 @@
 """The acts of the demo. Every number that is shown is read from the platform."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from contracts.triggers import Decision, TriggerDecided
 from infra.connection import Connection
 from infra.demo.flights import FLIGHTS, ROWS, SPOILT_ROWS, Flights, read_flights, spoilt
 from infra.demo.screen import Screen, number
-from infra.demo.user import User, user_of
-from infra.demo.watch import Watch, watching
+from infra.demo.user import User, user_at, user_of
+from infra.demo.watch import Watch, watching, watching_over_http
 from shared.errors import Conflict
 
 NAMESPACE: Final = "nyc"
@@ -52,6 +53,8 @@ class Story:
     screen: Screen
     flights: Flights
     checks: list[Check] = field(default_factory=list)
+    dead_letters: int = 0
+    """Those that were there before."""
 
     def check(self, what: str, *, expected: int, found: int) -> None:
         """Compare what the platform says with what must be."""
@@ -71,12 +74,14 @@ class Story:
             "1 · Pipelines",
             "Seven queries and their tests, published; triggers say what wakes them.",
         )
-        known = {namespace["name"] for namespace in (await self.user.get("/namespaces", limit=200))["namespaces"]}
-        if NAMESPACE in known:
-            raise Conflict(f"the platform has a namespace {NAMESPACE!r} already; the demo needs one that has none")
+        namespace = self.user.namespace
+        known = {entry["name"] for entry in (await self.user.get("/namespaces", limit=200))["namespaces"]}
+        if namespace in known:
+            raise Conflict(f"the platform has a namespace {namespace!r} already; the demo needs one that has none")
+        self.dead_letters = await self._dead_letters()
         pushed = await self.user.push(PIPELINES)
         for zone in ZONES:
-            await self.user.post("/landing-zones", {"namespace": NAMESPACE, "name": zone})
+            await self.user.post("/landing-zones", {"namespace": namespace, "name": zone})
         for zone in ROWS:
             await self.user.trigger(f"bronze.{zone}", "landing_zone_upload", zone_name=zone)
         await self.user.trigger("bronze.flights", "landing_zone_upload", _COOLDOWN_SECONDS, zone_name="flights")
@@ -99,9 +104,10 @@ class Story:
 
     async def _land_ten_months(self) -> None:
         months = self.flights.months[:10]
+        how = "dropped straight into the bucket" if self.user.reaches_bucket else "uploaded"
         self.screen.act(
             "3 · Ten months of flights",
-            "Ten files are dropped straight into the bucket at once. The first wakes bronze.flights; those that come",
+            f"Ten files are {how} at once. The first wakes bronze.flights; those that come",
             f"while it runs, or within {_COOLDOWN_SECONDS} s, share the next run. Each success wakes the next layer.",
         )
         since = len(self.watch.heard)
@@ -163,7 +169,7 @@ class Story:
         read = sum(
             run.files_read
             for run in self.watch.of(RunFinished, since)
-            if run.pipeline == f"{NAMESPACE}.bronze.flights" and run.status == RunStatus.SUCCESS
+            if run.pipeline == f"{self.user.namespace}.bronze.flights" and run.status == RunStatus.SUCCESS
         )
         self.check("files that the next good run read", expected=2, found=read)
 
@@ -183,17 +189,21 @@ class Story:
         )
         bad = await number_of("select count(*) from bronze.flights where distance <= 0")
         self.check("bad rows on main", expected=0, found=bad)
-        self.check("dead letters", expected=0, found=(await self.user.get("/dead-letters"))["total"])
-        runs = await self.user.get("/runs", namespace=NAMESPACE, limit=200)
+        self.check("dead letters", expected=self.dead_letters, found=await self._dead_letters())
+        runs = await self.user.get("/runs", namespace=self.user.namespace, limit=200)
         heard = {run.run_id for run in self.watch.of(RunFinished)}
         self.check("runs whose end was heard", expected=runs["total"], found=len(heard))
+
+    async def _dead_letters(self) -> int:
+        found: int = (await self.user.get("/dead-letters", limit=1))["total"]
+        return found
 
     async def _bronze_rows(self) -> int:
         return await self.user.number("select count(*) from bronze.flights")
 
     async def _table(self) -> tuple[int, str]:
         """The rows of bronze.flights on main, and when it last changed."""
-        table = await self.user.get(f"/tables/{NAMESPACE}/bronze/flights")
+        table = await self.user.get(f"/tables/{self.user.namespace}/bronze/flights")
         return table["row_count"], table["updated_at"]
 
     def figures(self) -> dict[str, Any]:
@@ -226,10 +236,25 @@ class Story:
 
 @asynccontextmanager
 async def story_on(connection: Connection, screen: Screen) -> AsyncIterator[Story]:
-    """A story on a platform that runs, whoever started it."""
+    """A story on a platform that was started for it."""
     flights = read_flights()
     async with (
         user_of(connection, NAMESPACE) as user,
         watching(connection, NAMESPACE, _FOLLOWERS, screen.event) as watch,
     ):
         yield Story(user, watch, screen, flights)
+
+
+@asynccontextmanager
+async def story_at(url: str, token: str | None, screen: Screen) -> AsyncIterator[Story]:
+    """A story on a platform that others use too: in a namespace of its own, which is removed at the end."""
+    flights = read_flights()
+    namespace = f"{NAMESPACE}_{secrets.token_hex(3)}"
+    async with (
+        user_at(url, token, namespace) as user,
+        watching_over_http(user.http, namespace, _FOLLOWERS, screen.event) as watch,
+    ):
+        try:
+            yield Story(user, watch, screen, flights)
+        finally:
+            await user.leave()

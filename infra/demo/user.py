@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import SecretStr
@@ -18,23 +19,33 @@ from shared.errors import Internal
 from shared.object_store import ObjectStore, object_store
 from shared.settings import S3Key, Settings
 
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
 
 class User:
-    """Somebody with the connection of a platform and a namespace on it."""
+    """Somebody with a namespace on a platform, at the address where its gateway answers."""
 
-    def __init__(self, connection: Connection, http: httpx.AsyncClient, bucket: ObjectStore, namespace: str) -> None:
+    def __init__(
+        self, url: str, token: str | None, http: httpx.AsyncClient, bucket: ObjectStore | None, namespace: str
+    ) -> None:
         self.namespace = namespace
-        self._connection = connection
-        self._http = http
+        self.http = http
+        self._url = url
+        self._token = token
         self._bucket = bucket
+
+    @property
+    def reaches_bucket(self) -> bool:
+        """Whether files can be dropped into the bucket from here."""
+        return self._bucket is not None
 
     async def get(self, path: str, **parameters: Any) -> Any:
         """GET below `/api/v1`."""
-        return _checked(await self._http.get(path, params=parameters)).json()
+        return _checked(await self.http.get(path, params=parameters)).json()
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """POST below `/api/v1`."""
-        return _checked(await self._http.post(path, json=body)).json()
+        return _checked(await self.http.post(path, json=body)).json()
 
     async def query(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query; tables are `layer.name`."""
@@ -53,7 +64,7 @@ class User:
         return await asyncio.to_thread(self._push, folder)
 
     def _push(self, folder: Path) -> list[Pushed]:
-        api = Api(self._connection.url, self._connection.token)
+        api = Api(self._url, self._token)
         pipelines = read_folder(folder, self.namespace)
         ensure_namespaces(api, pipelines)
         return [publish(api, pipeline, push_draft(api, pipeline, prune=False)) for pipeline in pipelines]
@@ -67,16 +78,25 @@ class User:
     async def upload(self, file: File) -> None:
         """Deliver a file through HTTP."""
         path = f"/landing-zones/{self.namespace}/{file.zone}/files"
-        _checked(await self._http.post(path, files={"file": (file.name, file.content, "text/csv")}))
+        _checked(await self.http.post(path, files={"file": (file.name, file.content, "text/csv")}))
 
     async def drop(self, file: File) -> None:
-        """Deliver a file straight into the bucket."""
+        """Deliver a file straight into the bucket, where that can be reached; else like any other."""
+        if self._bucket is None:
+            await self.upload(file)
+            return
         await self._bucket.put(f"{self.namespace}/landing/{file.zone}/{file.name}", file.content)
+
+    async def leave(self) -> None:
+        """Remove the namespace, if there is one, with its pipelines, triggers and zones. Its tables stay."""
+        answer = await self.http.delete(f"/namespaces/{self.namespace}", params={"force": True})
+        if answer.status_code != httpx.codes.NOT_FOUND:
+            _checked(answer)
 
 
 @asynccontextmanager
 async def user_of(connection: Connection, namespace: str) -> AsyncIterator[User]:
-    """Connect to a platform as somebody outside."""
+    """Connect to a platform as somebody outside, who has its connection."""
     key = S3Key(access_key_id=connection.s3.access_key_id, secret_access_key=SecretStr(connection.s3.secret_access_key))
     store = Settings(
         s3_endpoint=connection.s3.endpoint,
@@ -84,13 +104,25 @@ async def user_of(connection: Connection, namespace: str) -> AsyncIterator[User]
         s3_bucket=connection.s3.bucket,
         s3_keys={"uploader": key},
     )
-    headers = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
-    base = f"{connection.url}/api/v1"
-    async with (
-        httpx.AsyncClient(base_url=base, headers=headers, timeout=60, trust_env=False) as http,
-        object_store(store, "uploader") as bucket,
-    ):
-        yield User(connection, http, bucket, namespace)
+    async with _http(connection.url, connection.token) as http, object_store(store, "uploader") as bucket:
+        yield User(connection.url, connection.token, http, bucket, namespace)
+
+
+@asynccontextmanager
+async def user_at(url: str, token: str | None, namespace: str) -> AsyncIterator[User]:
+    """Connect to a platform as somebody who knows nothing but the address of its gateway."""
+    async with _http(url, token) as http:
+        yield User(url, token, http, None, namespace)
+
+
+def _http(url: str, token: str | None) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        base_url=f"{url.rstrip('/')}/api/v1",
+        headers={"Authorization": f"Bearer {token}"} if token else {},
+        timeout=60,
+        # No proxy stands between a machine and itself.
+        trust_env=urlsplit(url).hostname not in _LOOPBACK,
+    )
 
 
 def _checked(answer: httpx.Response) -> httpx.Response:

@@ -1,4 +1,4 @@
-"""Hears the platform's events as any NATS client can, and knows when nothing more is to come."""
+"""Hears the platform's events as any client can, over NATS or HTTP, and knows when nothing more is to come."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 from uuid import UUID, uuid4
 
+import httpx
 import nats
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -18,7 +19,7 @@ from contracts.tables import TableChanged
 from contracts.triggers import Decision, TriggerDecided
 from infra.connection import Connection
 from shared.bus import inbox_prefix
-from shared.errors import TimedOut
+from shared.errors import TimedOut, Unavailable
 
 E = TypeVar("E", bound=Event)
 
@@ -49,6 +50,11 @@ class Watch:
         self._failure = failure
         self._arrival.set()
 
+    def check(self) -> None:
+        """Raise why nothing is heard any more, if that is so."""
+        if self._failure is not None:
+            raise self._failure
+
     def of(self, kind: type[E], since: int = 0) -> list[E]:
         """The events of a kind, from the place `since` in what was heard on."""
         return [event for event in self.heard[since:] if isinstance(event, kind)]
@@ -60,8 +66,7 @@ class Watch:
         """
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while missing := self._missing(since, files):
-            if self._failure is not None:
-                raise self._failure
+            self.check()
             self._arrival.clear()
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
@@ -94,7 +99,7 @@ class Watch:
 async def watching(
     connection: Connection, namespace: str, followers: dict[str, int], show: Callable[[Event], None]
 ) -> AsyncIterator[Watch]:
-    """Hear what happens in a namespace from now on; each event is shown as it arrives.
+    """Hear from NATS what happens in a namespace from now on; each event is shown as it arrives.
 
     `followers` says how many triggers a success of a pipeline (`layer.name`) is heard by.
     """
@@ -113,33 +118,87 @@ async def watching(
             inactive_threshold=60.0,
         )
         consumer = await jetstream.add_consumer(_STREAM, config)
-        watch = Watch(followers)
-        hearing = asyncio.create_task(_hear(jetstream, consumer.name, namespace, watch, show))
-        hearing.add_done_callback(lambda task: None if task.cancelled() else watch.fail(task.exception() or EOFError()))
-        try:
+        async with _taking(_heard(jetstream, consumer.name), namespace, followers, show) as watch:
             yield watch
-        finally:
-            hearing.cancel()
-            await asyncio.wait([hearing])
     finally:
         await client.close()
 
 
-async def _hear(
-    jetstream: JetStreamContext, consumer: str, namespace: str, watch: Watch, show: Callable[[Event], None]
-) -> None:
+@asynccontextmanager
+async def watching_over_http(
+    http: httpx.AsyncClient, namespace: str, followers: dict[str, int], show: Callable[[Event], None]
+) -> AsyncIterator[Watch]:
+    """Hear from the API's stream of events what happens in a namespace from now on, as `watching` does from NATS."""
+    attached = asyncio.Event()
+    async with _taking(_followed(http, attached), namespace, followers, show) as watch:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            while not attached.is_set():
+                watch.check()
+                await asyncio.sleep(0.02)
+        yield watch
+
+
+@asynccontextmanager
+async def _taking(
+    events: AsyncIterator[Event], namespace: str, followers: dict[str, int], show: Callable[[Event], None]
+) -> AsyncIterator[Watch]:
+    """Take what happens in the namespace from these events, until the block is left."""
+    watch = Watch(followers)
+
+    async def take() -> None:
+        ours: set[UUID] = set()
+        async for event in events:
+            if _is_of(event, namespace, ours):
+                watch.take(event)
+                show(event)
+
+    hearing = asyncio.create_task(take())
+    hearing.add_done_callback(lambda task: None if task.cancelled() else watch.fail(task.exception() or EOFError()))
+    try:
+        yield watch
+    finally:
+        hearing.cancel()
+        await asyncio.wait([hearing])
+
+
+async def _heard(jetstream: JetStreamContext, consumer: str) -> AsyncIterator[Event]:
     subscription = await jetstream.pull_subscribe_bind(consumer=consumer, stream=_STREAM)
-    ours: set[UUID] = set()
     while True:
         try:
             messages = await subscription.fetch(50, timeout=5)
         except TimeoutError:  # nats.errors.TimeoutError is one
             continue
         for message in messages:
-            event = HEARD[message.subject].model_validate_json(message.data)
-            if _is_of(event, namespace, ours):
-                watch.take(event)
-                show(event)
+            yield HEARD[message.subject].model_validate_json(message.data)
+
+
+async def _followed(http: httpx.AsyncClient, attached: asyncio.Event) -> AsyncIterator[Event]:
+    """What the API sends; a connection that is lost is made again, and goes on where it was lost."""
+    last_id: str | None = None
+    lost_at: float | None = None
+    while True:
+        try:
+            headers = {"Accept": "text/event-stream"} | ({} if last_id is None else {"Last-Event-ID": last_id})
+            async with http.stream("GET", "/events", params={"types": ",".join(HEARD)}, headers=headers) as answer:
+                if not answer.is_success:
+                    await answer.aread()
+                    raise Unavailable(f"the stream of events answered {answer.status_code}: {answer.text}")
+                fields: dict[str, str] = {}
+                async for line in answer.aiter_lines():
+                    attached.set()
+                    lost_at = None
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+                    if not line and "data" in fields:
+                        last_id = fields["id"]
+                        yield HEARD[fields["event"]].model_validate_json(fields["data"])
+                    if not line:
+                        fields = {}
+        except httpx.TransportError as error:
+            lost_at = lost_at or time.monotonic()
+            if time.monotonic() - lost_at > _PATIENCE_SECONDS:
+                raise Unavailable(f"the stream of events cannot be reached: {error}") from error
+        await asyncio.sleep(0.5)
 
 
 def _is_of(event: Event, namespace: str, runs: set[UUID]) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ _RENEWAL_SECONDS: Final = 5.0
 def nats_server(claim: Claim, settings: Settings, port: int) -> Server:
     """A NATS server with its streams in `nats` of the data directory."""
     folder = claim.folder("nats")
-    config = _config("rat", folder, port, settings)
+    config = configuration("rat", folder, settings, host="127.0.0.1", port=port)
 
     async def prepare() -> None:
         await set_up_nats(settings)
@@ -42,15 +42,11 @@ def nats_node(claim: Claim, settings: Settings, ports: Mapping[str, int], name: 
     the others, and there are enough of them for the streams.
     """
     folder = claim.folder(name)
-    routes = [f"nats://node:{cluster_password}@127.0.0.1:{ports[f'{node}.routes']}" for node in NODES if node != name]
-    config = _config(name, folder, ports[name], settings) | {
+    routes = [f"127.0.0.1:{ports[f'{node}.routes']}" for node in NODES if node != name]
+    config = {
+        **configuration(name, folder, settings, host="127.0.0.1", port=ports[name]),
         "http": f"127.0.0.1:{ports[f'{name}.monitor']}",
-        "cluster": {
-            "name": "rat",
-            "listen": f"127.0.0.1:{ports[f'{name}.routes']}",
-            "authorization": {"user": "node", "password": cluster_password},
-            "routes": routes,
-        },
+        "cluster": cluster(f"127.0.0.1:{ports[f'{name}.routes']}", routes, cluster_password),
     }
     alone = settings.model_copy(update={"nats_urls": [f"nats://127.0.0.1:{ports[name]}"]})
     health = f"http://127.0.0.1:{ports[f'{name}.monitor']}/healthz"
@@ -81,10 +77,11 @@ def _server(name: str, folder: Path, config: Mapping[str, Any], prepare: Any) ->
     )
 
 
-def _config(name: str, folder: Path, port: int, settings: Settings) -> dict[str, Any]:
+def configuration(name: str, folder: Path, settings: Settings, *, host: str, port: int) -> dict[str, Any]:
+    """How a server is configured, wherever it runs: its streams in `folder`, and who may do what."""
     return {
         "server_name": name,
-        "listen": f"127.0.0.1:{port}",
+        "listen": f"{host}:{port}",
         "jetstream": {
             "store_dir": str(folder),
             # Acknowledged means on the disk: by default it means in memory, for up to two minutes.
@@ -93,6 +90,16 @@ def _config(name: str, folder: Path, port: int, settings: Settings) -> dict[str,
         "authorization": {
             "users": [_user(user, password.get_secret_value()) for user, password in settings.nats_passwords.items()]
         },
+    }
+
+
+def cluster(listen: str, routes: Iterable[str], password: str) -> dict[str, Any]:
+    """The `cluster` in a node's configuration: `routes` are the addresses of the others, without a user."""
+    return {
+        "name": "rat",
+        "listen": listen,
+        "authorization": {"user": "node", "password": password},
+        "routes": [f"nats://node:{password}@{address}" for address in routes],
     }
 
 

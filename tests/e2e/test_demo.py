@@ -1,17 +1,36 @@
 """The demo does what it says."""
 
+import asyncio
 import json
 import subprocess
+from typing import Any
 
 from infra.demo.flights import FLIGHTS
+from tests.e2e.conftest import Platform
 from tests.processes import RAT
 
 
-def test_the_demo_ends_well_and_leaves_nothing(kind: str) -> None:
-    ran = subprocess.run([RAT, "demo", "--stack", kind, "--json"], capture_output=True, text=True, timeout=170)
-
+def played(*arguments: str) -> dict[str, Any]:
+    ran = subprocess.run([RAT, "demo", *arguments, "--json"], capture_output=True, text=True, timeout=170)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    summary = json.loads(ran.stdout)
+    summary: dict[str, Any] = json.loads(ran.stdout)
+    return summary
+
+
+def test_the_demo_ends_well_and_leaves_nothing(kind: str) -> None:
+    has_gone_well(played("--stack", kind))
+
+
+async def test_the_demo_ends_well_on_a_platform_that_others_use_and_leaves_it(platform: Platform) -> None:
+    before = await platform.user.get("/namespaces")
+
+    summary = await asyncio.to_thread(played, "--url", platform.url)
+
+    has_gone_well(summary)
+    assert await platform.user.get("/namespaces") == before
+
+
+def has_gone_well(summary: dict[str, Any]) -> None:
     checks = {check["what"]: check for check in summary["checks"]}
     assert summary["ok"]
     assert all(check["holds"] for check in checks.values())

@@ -22,6 +22,7 @@ async def mortal(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) ->
         yield mortal
 
 
+@pytest.mark.usefixtures("kind")  # what containers hold in tests goes with them
 async def test_a_second_start_finds_all_data_and_the_same_addresses(stack_in: StackIn, tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     async with stack_in(tmp_path) as first:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.cli.call import Call, command
+from infra.cli.call import Call, command, usage
 from infra.cli.explained import failures_explained
 from infra.cli.failure import ExitCode, Failure
 
@@ -56,14 +56,14 @@ def serve(
 ) -> None:
     """Run services, on the servers that RAT_* settings name."""
     with failures_explained():
+        from infra.given import given_settings
         from infra.services import SERVICES, live, run
         from shared.logs import set_up_logs
-        from shared.settings import Settings
 
         names = list(SERVICES) if services == ["all"] else services
         if unknown := [name for name in names if name not in SERVICES]:
             raise Failure(f"no service is called {unknown[0]!r}; there are {', '.join(SERVICES)}", ExitCode.USAGE)
-        settings = Settings()
+        settings = given_settings()
         set_up_logs(settings.log_level, settings.log_format)
         live(lambda: run(names, settings))
 
@@ -78,12 +78,19 @@ def demo(
 ) -> None:
     """Watch real files become tested tables; it ends by itself.
 
-    The flights of 2013 land month by month, and a file that breaks a test is refused.
+    The flights of 2013 land month by month, and a file that breaks a test is refused. Without --url it starts a
+    platform of its own.
     """
     with failures_explained():
-        from infra.demo.play import play
+        from infra.demo.play import play, play_at
 
-        if not play(call.console, as_json=call.json, keep=keep, stack=stack):
+        if call.url is None:
+            is_good = play(call.console, as_json=call.json, keep=keep, stack=stack)
+        elif keep is None:
+            is_good = play_at(call.console, call.url, call.token, as_json=call.json)
+        else:
+            raise usage("--keep is for a platform of the demo's own: with --url there is no data directory to keep")
+        if not is_good:
             raise Failure("the demo did not find what it expected; see above")
 
 

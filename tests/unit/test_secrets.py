@@ -1,0 +1,112 @@
+"""Each service and each server is handed its own secrets, and those of nobody else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.given import given_settings
+from infra.secrets import hand_out
+from infra.setup import ROLES
+from shared.errors import Invalid
+from shared.settings import Settings
+
+ADDRESSES = Settings(
+    postgres_url="postgresql://postgres:5432/rat",
+    nats_urls=["nats://nats-1:4222", "nats://nats-2:4222", "nats://nats-3:4222"],
+    s3_endpoint="http://minio:9000",
+    lakehouse="nessie",
+    nessie_url="http://nessie:19120",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What was handed out, and is not changed any more."""
+    return tmp_path_factory.mktemp("secrets")
+
+
+@pytest.fixture(scope="module")
+def everything(folder: Path) -> Settings:
+    return hand_out(folder, ADDRESSES)
+
+
+def given(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("RAT_SECRETS", str(folder))
+    return given_settings()
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_a_service_is_given_what_is_its_own(
+    service: str, folder: Path, everything: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = given(folder / service, monkeypatch)
+
+    assert set(settings.postgres_passwords) == {service}
+    assert set(settings.nats_passwords) == {service}
+    assert set(settings.s3_keys) <= {service}
+    assert set(settings.nessie_tokens) <= ({"runner", "merge"} if service == "runner" else {service})
+    assert settings.postgres_password(service) == everything.postgres_password(service)
+    assert settings.nats_password(service) == everything.nats_password(service)
+
+
+def test_setup_is_given_everything(folder: Path, everything: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = given(folder / "setup", monkeypatch)
+
+    assert settings.postgres_passwords == everything.postgres_passwords
+    assert settings.nats_passwords == everything.nats_passwords
+    assert settings.s3_keys == everything.s3_keys
+    assert settings.nessie_tokens == everything.nessie_tokens
+
+
+def test_no_secret_of_another_is_in_a_folder(folder: Path, everything: Settings) -> None:
+    passwords = {role: secret.get_secret_value() for role, secret in everything.postgres_passwords.items()}
+    for role, password in passwords.items():
+        holders = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if holds(path, password)}
+        assert holders == {"credentials", "setup", "postgres" if role == "infra" else role}
+
+
+def test_the_second_time_changes_nothing_but_signatures(tmp_path: Path) -> None:
+    first = hand_out(tmp_path, ADDRESSES)
+    files = contents(tmp_path)
+
+    second = hand_out(tmp_path, ADDRESSES)
+
+    assert second.model_copy(update={"nessie_tokens": first.nessie_tokens}) == first
+    changed = {name for name, content in contents(tmp_path).items() if files[name] != content}
+    assert {Path(name).name for name in changed} <= {"rat_nessie_tokens"}
+
+
+@pytest.mark.usefixtures("everything")
+def test_only_the_owner_can_read_what_is_handed_out(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.usefixtures("everything")
+def test_the_nodes_of_nats_know_each_other(folder: Path) -> None:
+    node = json.loads((folder / "nats-2" / "nats-server.conf").read_text())
+
+    assert node["server_name"] == "nats-2"
+    assert [route.rpartition("@")[2] for route in node["cluster"]["routes"]] == ["nats-1:6222", "nats-3:6222"]
+    assert node["jetstream"]["sync_interval"] == "always"
+
+
+@pytest.mark.usefixtures("everything")
+def test_a_variable_wins_over_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAT_NATS_PASSWORDS", '{"query": "given"}')
+
+    assert given(folder / "query", monkeypatch).nats_password("query") == "given"
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Invalid, match=r"RAT_SECRETS names .*, which is no folder"):
+        given(tmp_path / "nowhere", monkeypatch)
+
+
+def holds(path: Path, secret: str) -> bool:
+    return path.is_file() and secret in path.read_text()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
