@@ -27,7 +27,7 @@ from pyiceberg.view import View
 from contracts.names import Qualified
 from shared.errors import Conflict
 from shared.lakehouse.embedded import EmbeddedLakehouse
-from shared.lakehouse.files import new_folder
+from shared.lakehouse.files import TableFiles, new_folder
 from shared.lakehouse.port import BranchClosed
 
 SNAPSHOTS_KEPT = 20
@@ -42,7 +42,7 @@ class BranchCatalog(MetastoreCatalog):
     """
 
     def __init__(
-        self, branch: str, lakehouse: EmbeddedLakehouse, portal: BlockingPortal, files: FileIO, bucket: str
+        self, branch: str, lakehouse: EmbeddedLakehouse, portal: BlockingPortal, files: TableFiles, bucket: str
     ) -> None:
         super().__init__(branch)
         self._branch = branch
@@ -92,11 +92,8 @@ class BranchCatalog(MetastoreCatalog):
     ) -> CommitTableResponse:
         """Write new metadata and move the branch's pointer to it, unless somebody else has moved it meanwhile."""
         name = _name(table.name())
-        current: Table | None
-        try:
-            current = self.load_table(name)
-        except NoSuchTableError:
-            current = None
+        # Whether somebody has moved the table since it was loaded is seen when the pointer is moved.
+        current = None if isinstance(table, StagedTable) else table
         if current is not None:
             updates += _expiry(current.metadata, updates)
         staged = self._update_and_stage_table(current, name, requirements, updates)
@@ -226,6 +223,7 @@ class BranchCatalog(MetastoreCatalog):
         )
 
     def _create_pointer(self, identifier: Identifier, location: str) -> None:
+        self._files.settle()
         try:
             self._portal.call(self._lakehouse.commit, self._branch, _name(identifier), None, location)
         except BranchClosed:
@@ -234,6 +232,7 @@ class BranchCatalog(MetastoreCatalog):
             raise TableAlreadyExistsError(error.message) from error
 
     def _move_pointer(self, name: Qualified, expected: str, location: str | None) -> None:
+        self._files.settle()
         try:
             self._portal.call(self._lakehouse.commit, self._branch, name, expected, location)
         except BranchClosed:

@@ -23,7 +23,7 @@ from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
 from contracts.names import Qualified
 from shared.errors import Forbidden, Internal, NotFound, Unavailable
-from shared.lakehouse.files import new_folder
+from shared.lakehouse.files import TableFiles, new_folder
 from shared.lakehouse.nessie_names import WAREHOUSE, closed_name, merged_name
 from shared.lakehouse.nessie_schema import counted_depth_first
 from shared.lakehouse.port import BranchClosed
@@ -46,7 +46,7 @@ class NessieCatalog(RestCatalog):
     the same name. A branch that was closed is read under the name that it goes on as.
     """
 
-    def __init__(self, branch: str, connections: "Connections", files: FileIO, bucket: str) -> None:
+    def __init__(self, branch: str, connections: "Connections", files: TableFiles, bucket: str) -> None:
         self._branch = branch
         self._connections = connections
         self._files = files
@@ -109,6 +109,7 @@ class NessieCatalog(RestCatalog):
         if overwrite:
             raise NotImplementedError("drop the table first")
         _name(identifier)
+        self._files.settle()
         with self._writing():
             table: Table = super().register_table(identifier, metadata_location)
         return table
@@ -123,6 +124,7 @@ class NessieCatalog(RestCatalog):
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
         """Change a table on the branch; an answer that leaves open whether it was changed is resolved by a look."""
+        self._files.settle()
         try:
             with self._writing():
                 answer: CommitTableResponse = super().commit_table(table, requirements, updates)
