@@ -1,46 +1,80 @@
-"""`python -m bench [--write]`: measure everything; with `--write`, put the tables into `docs/benchmarks.md`."""
+"""`python -m bench [STACK…] [--write]`: measure stacks; with `--write`, put the tables into `docs/benchmarks.md`."""
 
 import asyncio
 import os
 import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from bench.data_path import data_path
+from bench.data_path import ROWS, data_path
 from bench.figures import table
 from bench.idle import idle
-from bench.platform import platform
-from bench.run_path import latency, put_to_started, throughput
+from bench.platform import STACKS, platform
+from bench.run_path import PHASES, latency, put_to_started, throughput
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- figures: written by `python -m bench --write` -->", "<!-- end of figures -->"
 
 
-async def measure() -> str:
-    """Everything, as Markdown."""
+@dataclass
+class Section:
+    """One table: the same rows of every stack."""
+
+    title: str
+    header: Sequence[str]
+    rows: list[list[str]] = field(default_factory=list)
+
+    def add(self, stack: str, rows: Iterable[list[str]]) -> None:
+        """Take what was measured on a stack, and show it."""
+        for row in rows:
+            self.rows.append([stack, *row])
+            print(f"{self.title}: {' | '.join([stack, *row])}", flush=True)
+
+    def markdown(self) -> str:
+        """The heading and the table."""
+        return f"### {self.title}\n\n{table(['stack', *self.header], self.rows)}"
+
+
+async def measure(stacks: Sequence[str]) -> str:
+    """Everything, as Markdown; what is measured of one stack stands beside what is measured of the other."""
+    rest = "around it"
+    sections = (
+        paths := Section(
+            "Run path: median / p99 in ms",
+            ["pipeline", "request → started", "request → finished", "floor, by hand", "ratio"],
+        ),
+        profiles := Section("Where the time of a run goes: medians in ms", ["pipeline", *PHASES, rest]),
+        puts := Section("One small file", ["from → to", "median / p99 in ms"]),
+        rates := Section("40 runs of 40 pipelines, requested at once", ["workers", "runs a second"]),
+        scales := Section(f"Data path: {ROWS:,} rows × 5 columns", ["what", "seconds", "peak memory, MB", "ratio"]),
+        quiet := Section("Idle", ["process", "how many", "PSS, MB", "CPU, % of a core"]),
+    )
+    for stack in stacks:
+        async with platform(stack, workers=2) as two:
+            quiet.add(stack, await idle(two))
+            figures = await latency(two)
+            paths.add(stack, figures.latencies)
+            profiles.add(stack, figures.profiles)
+            puts.add(stack, await put_to_started(two))
+            rates.add(stack, [await throughput(two, 2)])
+            scales.add(stack, await data_path(two))
+        async with platform(stack, workers=1) as one:
+            rates.add(stack, [await throughput(one, 1)])
     memory = psutil.virtual_memory().total / 2**30
-    parts = [_shown(f"Measured with {os.cpu_count()} cores and {memory:.0f} GiB, everything on one machine.")]
-    async with platform() as two:
-        parts += [_shown("### Idle"), _shown(await idle(two))]
-        parts += [_shown("### Run path"), _shown(await latency(two)), _shown(await put_to_started(two))]
-        with_two = await throughput(two, 2)
-        parts += [_shown("### Data path"), _shown(await data_path(two))]
-    async with platform(workers=1) as one:
-        with_one = await throughput(one, 1)
-    rates = table(["workers", "runs a second"], [with_one, with_two])
-    parts += [_shown("### 40 runs of 40 pipelines, requested at once"), _shown(rates)]
-    return "\n\n".join(parts)
-
-
-def _shown(text: str) -> str:
-    print(text, end="\n\n", flush=True)
-    return text
+    machine = f"Measured with {os.cpu_count()} cores and {memory:.0f} GiB, everything on one machine."
+    return "\n\n".join([machine, *(section.markdown() for section in sections)])
 
 
 def main() -> None:
     """Measure, print, and write if asked to."""
-    figures = asyncio.run(measure())
+    asked = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    if unknown := [stack for stack in asked if stack not in STACKS]:
+        sys.exit(f"no stack is called {unknown[0]!r}; there are {', '.join(STACKS)}")
+    figures = asyncio.run(measure(asked or list(STACKS)))
+    print(f"\n{figures}")
     if "--write" in sys.argv[1:]:
         before, _, rest = DOCUMENT.read_text().partition(BEGIN)
         _, _, after = rest.partition(END)

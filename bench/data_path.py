@@ -9,7 +9,6 @@ from multiprocessing.connection import Connection
 
 import psutil
 
-from bench.figures import table
 from bench.floor import scale_sql
 from bench.platform import Platform
 from shared.duckdb_engine import connect
@@ -19,8 +18,8 @@ ROWS = 10_000_000
 TIMES = 3
 
 
-async def data_path(platform: Platform) -> str:
-    """Seconds and peak memory of both, and their ratio; the best of three each."""
+async def data_path(platform: Platform) -> list[list[str]]:
+    """Rows of seconds, peak memory and the ratio to COPY; the best of three each."""
     settings = platform.stack.settings
     pipeline = await platform.user.pipeline("default.bronze.bench_scale", scale_sql(ROWS))
     copied = [await asyncio.to_thread(_copy_apart, settings, number) for number in range(TIMES)]
@@ -30,7 +29,7 @@ async def data_path(platform: Platform) -> str:
         min(write for write, _, _ in ours),
         min(run for _, run, _ in ours),
     )
-    rows = [
+    return [
         ["DuckDB COPY", f"{best_copy:.2f}", f"{max(peak for _, peak in copied) / 1e6:.0f}", "1"],
         ["phase `write`", f"{best_write:.2f}", "", f"{best_write / best_copy:.2f}"],
         [
@@ -40,7 +39,6 @@ async def data_path(platform: Platform) -> str:
             f"{best_run / best_copy:.2f}",
         ],
     ]
-    return table([f"{ROWS:,} rows × 5 columns", "seconds", "peak memory, MB", "ratio"], rows)
 
 
 async def _measured(platform: Platform, pipeline: str) -> tuple[float, float, int]:

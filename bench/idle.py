@@ -4,14 +4,13 @@ import asyncio
 
 import psutil
 
-from bench.figures import table
 from bench.platform import Platform
 
 SECONDS = 10.0
 
 
-async def idle(platform: Platform) -> str:
-    """Memory (PSS: shared pages counted once) and CPU of every process."""
+async def idle(platform: Platform) -> list[list[str]]:
+    """Rows of memory (PSS: shared pages counted once) and CPU, by kind of process."""
     processes = platform.processes()
     before = [_cpu(process) for process in processes]
     await asyncio.sleep(SECONDS)
@@ -33,7 +32,7 @@ async def idle(platform: Platform) -> str:
     for name, (count, memory, cpu) in by_name.items():
         rows.append([name, f"{count:.0f}", f"{memory:.0f}", f"{cpu:.1f}"])
     rows.append(["**all**", f"{len(processes)}", f"**{total_memory:.0f}**", f"**{total_cpu:.1f}**"])
-    return table(["process", "how many", "PSS, MB", "CPU, % of a core"], rows)
+    return rows
 
 
 def _cpu(process: psutil.Process) -> float:

@@ -1,4 +1,4 @@
-"""The platform that is measured: the embedded servers here, all services in one process of their own."""
+"""The platform that is measured: the servers of a stack here, all services in one process of their own."""
 
 import asyncio
 import json
@@ -19,6 +19,8 @@ from infra.stacks.stack import Stack
 from tests.client import Client, client
 from tests.processes import ServiceProcess
 from tests.waiting import eventually
+
+STACKS = {"embedded": embedded}
 
 EVENTS = ("run.started", "run.finished", "file.landed")
 
@@ -58,10 +60,10 @@ class Platform:
 
 
 @asynccontextmanager
-async def platform(*, workers: int = 2) -> AsyncIterator[Platform]:
-    """Start everything with so many runner processes, warm, until the block is left."""
+async def platform(stack_name: str, *, workers: int) -> AsyncIterator[Platform]:
+    """Start everything on a stack with so many runner processes, warm, until the block is left."""
     with TemporaryDirectory(prefix="rat-bench-", ignore_cleanup_errors=True) as folder:
-        async with embedded(Path(folder) / "data", gateway_port=0) as stack:
+        async with STACKS[stack_name](Path(folder) / "data", gateway_port=0) as stack:
             settings = stack.settings.model_copy(update={"runner_workers": workers, "log_level": "warning"})
             process = ServiceProcess(settings, Path(folder) / "services.log", *SERVICES)
             await process.start()

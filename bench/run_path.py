@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 from statistics import median
 
-from bench.figures import milliseconds, table
+from bench.figures import milliseconds
 from bench.floor import Floor, csv_text
 from bench.platform import Platform
 from contracts.names import Qualified
@@ -16,10 +17,36 @@ ONE_ROW = "select 1 as id, 'one' as name"
 UNIQUE = "select id from {this} group by id having count(*) > 1"
 POSITIVE = "select id from {this} where amount < 0"
 RUNS = 30
+PHASES = ("branch", "compile", "write", "quality", "merge")
 
 
-async def latency(platform: Platform) -> str:
-    """Median and p99 of one run at a time."""
+@dataclass(frozen=True)
+class Timed:
+    """One run, in seconds from its request."""
+
+    started: float
+    finished: float
+    phases: dict[str, float]
+    """How long each phase took."""
+
+    @property
+    def around(self) -> float:
+        """What is left: request, claim, report and end, with their messages and commits."""
+        # The branch is made while a process compiles.
+        at_once = min(self.phases["branch"], self.phases["compile"])
+        return self.finished - sum(self.phases.values()) + at_once
+
+
+@dataclass(frozen=True)
+class RunPath:
+    """Rows of two tables: how long runs take, and where that time goes."""
+
+    latencies: list[list[str]]
+    profiles: list[list[str]]
+
+
+async def latency(platform: Platform) -> RunPath:
+    """Median and p99 of one run at a time, beside the floor, and what they are made of."""
     user, settings = platform.user, platform.stack.settings
     zone = await user.zone("bench_orders")
     await user.drop(zone, "orders.csv", csv_text())
@@ -29,7 +56,7 @@ async def latency(platform: Platform) -> str:
     csv = await user.pipeline(
         "default.bronze.bench_csv", f"select * from read_csv({{{{ landing_zone('{zone}') }}}})", **tests
     )
-    rows = []
+    figures = RunPath([], [])
     async with lakehouse(settings, "runner") as port:
         with catalogs(settings, "runner") as catalog:
             floor = Floor(settings, port, catalog)
@@ -37,25 +64,34 @@ async def latency(platform: Platform) -> str:
                 ("one row", one, ONE_ROW, []),
                 ("10 000-row CSV, two tests", csv, csv_sql, [UNIQUE, POSITIVE]),
             ):
-                started, finished = await _runs(platform, pipeline)
+                runs = await _runs(platform, pipeline)
                 by_hand = [await floor.run(Qualified.parse(f"{pipeline}_floor"), sql, checks) for _ in range(RUNS)][3:]
-                ratio = median(finished) / median(by_hand)
-                rows.append(
-                    [label, milliseconds(started), milliseconds(finished), milliseconds(by_hand), f"{ratio:.2f}"]
+                started, finished = [run.started for run in runs], [run.finished for run in runs]
+                ratio = f"{median(finished) / median(by_hand):.2f}"
+                figures.latencies.append(
+                    [label, milliseconds(started), milliseconds(finished), milliseconds(by_hand), ratio]
                 )
-    header = ["pipeline", "request → started", "request → finished", "floor, by hand", "ratio"]
-    return "Median / p99 in ms.\n\n" + table(header, rows)
+                figures.profiles.append([label, *_profile(runs)])
+    return figures
 
 
-async def _runs(platform: Platform, pipeline: str) -> tuple[list[float], list[float]]:
-    started, finished = [], []
+async def _runs(platform: Platform, pipeline: str) -> list[Timed]:
+    timed = []
     for _ in range(RUNS):
         begun = time.perf_counter()
         run_id = await platform.user.run(pipeline)
-        finished.append(await platform.heard.when("run.finished", run_id) - begun)
-        started.append(await platform.heard.when("run.started", run_id) - begun)
-        await platform.user.succeeded(run_id)
-    return started[3:], finished[3:]
+        finished = await platform.heard.when("run.finished", run_id) - begun
+        started = await platform.heard.when("run.started", run_id) - begun
+        run = await platform.user.succeeded(run_id)
+        phases = {phase["name"]: phase["duration_ms"] / 1000 for phase in run["phase_profiles"]}
+        timed.append(Timed(started, finished, phases))
+    return timed[3:]
+
+
+def _profile(runs: list[Timed]) -> list[str]:
+    """Medians of the phases, and of what is around them."""
+    medians = [median(run.phases.get(name, 0.0) for run in runs) for name in PHASES]
+    return [f"{seconds * 1000:.0f}" for seconds in (*medians, median(run.around for run in runs))]
 
 
 async def throughput(platform: Platform, workers: int) -> list[str]:
@@ -72,7 +108,7 @@ async def throughput(platform: Platform, workers: int) -> list[str]:
     return [str(workers), f"{median(rates):.1f}"]
 
 
-async def put_to_started(platform: Platform) -> str:
+async def put_to_started(platform: Platform) -> list[list[str]]:
     """From a put straight into the bucket to the start of the run that reads the file."""
     user = platform.user
     zone = await user.zone("bench_puts")
@@ -92,11 +128,10 @@ async def put_to_started(platform: Platform) -> str:
         starts.append(await _next(platform, "run.started", pipeline, known) - begun)
         await _next(platform, "run.finished", silver, known)
         ends.append(await _next(platform, "run.finished", gold, known) - begun)
-    rows = [
+    return [
         ["put → `run.started`", milliseconds(starts[3:])],
         ["put → `run.finished` of the gold table, two triggers away", milliseconds(ends[3:])],
     ]
-    return table(["one small file", "median / p99 in ms"], rows)
 
 
 async def _fed_by(user: Client, pipeline: str, source: str) -> str:
