@@ -12,8 +12,9 @@ import psutil
 from bench.data_path import ROWS, data_path
 from bench.figures import table
 from bench.idle import idle
-from bench.platform import STACKS, platform
+from bench.platform import platform
 from bench.run_path import PHASES, latency, put_to_started, throughput
+from infra.stacks.table import STACKS
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- figures: written by `python -m bench --write` -->", "<!-- end of figures -->"

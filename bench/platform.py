@@ -14,13 +14,11 @@ import nats
 import psutil
 
 from infra.services import SERVICES
-from infra.stacks.embedded import embedded
 from infra.stacks.stack import Stack
+from infra.stacks.table import STACKS
 from tests.client import Client, client
 from tests.processes import ServiceProcess
 from tests.waiting import eventually
-
-STACKS = {"embedded": embedded}
 
 EVENTS = ("run.started", "run.finished", "file.landed")
 
