@@ -14,6 +14,7 @@ import httpx
 import nats
 import pyarrow as pa
 import pytest
+from nats.aio.msg import Msg
 
 from contracts.runs import RunStatus
 from infra.services import SERVICES, serving
@@ -25,6 +26,7 @@ from tests.client import Client, client, unique
 from tests.stacks import StackIn
 from tests.waiting import eventually
 
+CARRIERS = ("run.queued", "run.started", "run.finished", "run.requested", "trigger.decided")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
@@ -344,7 +346,7 @@ def good_value(name: str, schema: Any) -> Any:
     return known.get(name, "default" if name == "namespace" else "nasty")
 
 
-async def test_a_request_id_is_taken_or_made_and_reaches_the_events(user: Client, http: httpx.AsyncClient) -> None:
+async def test_a_request_id_is_taken_or_made(http: httpx.AsyncClient) -> None:
     given = uuid4().hex
 
     answer = await http.get("/features", headers={"X-Request-ID": given})
@@ -354,6 +356,37 @@ async def test_a_request_id_is_taken_or_made_and_reaches_the_events(user: Client
     assert answer.headers["x-request-id"] == given
     assert len(made.headers["x-request-id"]) == 36
     assert odd.headers["x-request-id"] != "no good\tone"
+
+
+async def test_a_request_id_is_carried_to_all_that_the_request_sets_off(
+    platform: tuple[Stack, str], user: Client
+) -> None:
+    settings, given = platform[0].settings, f"request-{uuid4().hex}"
+    source = await user.pipeline(f"default.bronze.{unique('source')}", "select 1 as id")
+    _, layer, name = source.split(".")
+    follower = await user.pipeline(f"default.silver.{name}", "select 2 as id")
+    await user.trigger(follower, "pipeline_success", {"namespace": "default", "layer": layer, "pipeline": name})
+    said: dict[tuple[str, str], str | None] = {}
+
+    async def note(message: Msg) -> None:
+        pipeline = json.loads(message.data).get("pipeline")
+        said[message.subject, pipeline] = (message.headers or {}).get("correlation_id")
+
+    subscriber = await nats.connect(
+        settings.nats_urls, user="subscriber", password=settings.nats_password("subscriber")
+    )
+    try:
+        for subject in CARRIERS:
+            await subscriber.subscribe(subject, cb=note)
+        await subscriber.flush()
+        await user.post("/runs", {"namespace": "default", "layer": layer, "pipeline": name}, **{"X-Request-ID": given})
+
+        await eventually(lambda: ("run.finished", follower) in said, within=30)
+    finally:
+        await subscriber.close()
+    expected = {(subject, pipeline) for subject in CARRIERS[:3] for pipeline in (source, follower)}
+    expected |= {("run.requested", follower), ("trigger.decided", follower)}
+    assert {key: said.get(key) for key in expected} == dict.fromkeys(expected, given)
 
 
 # Pipelines and runs
