@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
 from typing import Final
 
 import nats.errors
@@ -79,7 +80,13 @@ async def replay_dead_letter(jetstream: JetStreamContext, letter_id: int) -> Dea
     # Not its first one, which JetStream may remember and drop; the same one, if a crash cuts this in two.
     headers = {**letter.headers, "Nats-Msg-Id": str(derived_id("replay", letter.id, letter.died_at.isoformat()))}
     with _errors():
-        await jetstream.publish(letter.subject, letter.body, headers=headers)
+        try:
+            await jetstream.publish(letter.subject, letter.body, headers=headers)
+        except nats.js.errors.APIError as error:
+            # A cluster refuses what another replay is publishing at this moment, and that one takes it off.
+            if error.code != HTTPStatus.CONFLICT:
+                raise
+            return letter
         await _delete(jetstream, letter.id)
     return letter
 

@@ -390,6 +390,8 @@ def _errors_of(key: str, version_id: str | None = None) -> Iterator[None]:
             raise Conflict(f"{what} is not what the condition says: {reason}") from error
         if status == 403:
             raise Forbidden(f"{what}: {reason}") from error
+        if status == 400:  # a name that is too long, for one
+            raise Invalid(f"{what} is refused by the object store: {reason}") from error
         if status == 429 or status >= 500:
             raise Unavailable(f"the object store refused {what} for now: {status} {reason}") from error
         raise

@@ -9,22 +9,40 @@ from uuid import UUID, uuid4
 
 import nats
 import pytest
+from nats.js import JetStreamContext
 
 from contracts.runs import CheckAttempt, FindRunOutcome, RunOutcome, RunQueued, RunRequested
 from infra.stacks.stack import Stack
-from shared.bus import MAX_MESSAGE_BYTES, Bus, connect
+from shared.bus import MAX_MESSAGE_BYTES, Bus, connect, event_body
 from shared.errors import Conflict, Internal, Invalid, NotFound, Unavailable
 from shared.logs import correlation_id
 from shared.settings import Settings
+from shared.streams import STREAMS
 from tests.buses import playing, playing_all
+from tests.marks import bus
 from tests.stacks import StackIn
 from tests.waiting import eventually
 
 
-@pytest.fixture
-async def nats_only(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+@pytest.fixture(scope="module")
+async def nats_stack(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     async with stack_in(tmp_path_factory.mktemp("nats"), ["nats"]) as stack:
         yield stack
+
+
+@pytest.fixture
+async def nats_only(nats_stack: Stack) -> AsyncIterator[Stack]:
+    """NATS as if nobody had used it yet."""
+    yield nats_stack
+    async with bus(nats_stack) as client:
+        for stream in STREAMS:
+            await eventually(lambda name=str(stream.name): empty(client.jetstream(), name), within=20)
+
+
+async def empty(jetstream: JetStreamContext, stream: str) -> bool:
+    for consumer in await jetstream.consumers_info(stream):
+        await jetstream.delete_consumer(stream, consumer.name)
+    return await jetstream.purge_stream(stream)
 
 
 @pytest.fixture
@@ -347,17 +365,14 @@ async def test_everything_goes_on_when_nats_is_back(nats_only: Stack) -> None:
 async def test_events_are_heard_again_after_their_stream_was_deleted(settings: Settings) -> None:
     catalog = connect(settings, "catalog")
     heard = hearing(catalog, fine)
+    outside = await jetstream(settings)
     async with catalog.running():
-        await catalog.publish(request("before"))
+        await outside.publish("run.requested", event_body(request("before")))
         await eventually(lambda: len(heard) == 1)
 
-        await (await jetstream(settings)).delete_stream("EVENTS")
+        await outside.delete_stream("EVENTS")
 
-        async def published() -> bool:
-            await catalog.publish(request("after"))
-            return True
-
-        await eventually(published, within=20)
+        await eventually(lambda: outside.publish("run.requested", event_body(request("after"))), within=20)
         await eventually(lambda: [event.trigger for event in heard] == ["before", "after"], within=20)
 
 
