@@ -116,7 +116,7 @@ async def test_metrics_count_requests_by_their_route(http: httpx.AsyncClient, pl
     await http.get("/pipelines/default/bronze/nope")
     await http.get("/nowhere")
 
-    async with httpx.AsyncClient(base_url=platform[1]) as root:
+    async with httpx.AsyncClient(base_url=platform[1], timeout=60) as root:
         text = (await root.get("/metrics")).text
 
     route = "/api/v1/pipelines/{namespace}/{layer}/{name}"
@@ -284,7 +284,7 @@ NASTY: tuple[Any, ...] = (
 async def test_nothing_that_a_client_sends_is_a_500(platform: tuple[Stack, str], user: Client) -> None:
     await user.zone("nasty")
     await user.pipeline("default.bronze.nasty", "select 1 as id")
-    async with httpx.AsyncClient(base_url=platform[1]) as root:
+    async with httpx.AsyncClient(base_url=platform[1], timeout=60) as root:
         description = (await root.get("/schema/openapi.json")).json()
         surprises: list[str] = []
         turns = asyncio.Semaphore(8)
