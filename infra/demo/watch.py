@@ -196,8 +196,8 @@ async def _followed(http: httpx.AsyncClient, attached: asyncio.Event) -> AsyncIt
                         fields = {}
         except httpx.TransportError as error:
             lost_at = lost_at or time.monotonic()
-            if time.monotonic() - lost_at > _PATIENCE_SECONDS:
-                raise Unavailable(f"the stream of events cannot be reached: {error}") from error
+            if not attached.is_set() or time.monotonic() - lost_at > _PATIENCE_SECONDS:
+                raise Unavailable(f"no platform answers at {http.base_url}: {error}") from error
         await asyncio.sleep(0.5)
 
 
