@@ -31,7 +31,7 @@ class CollectFiles(Query[CollectedFiles], subject="runner.collect_files"):
 
     dry_run: bool = False
     """Only say what would be removed."""
-    grace_hours: float = Field(default=48, ge=1)
+    grace_hours: float = Field(default=48, ge=1, le=876_000)
     """Younger files stay: longer than any run takes, which writes files before anything needs them."""
-    history_days: float | None = Field(default=None, ge=1)
+    history_days: float | None = Field(default=None, ge=1, le=36_500)
     """For how long the entries of the log stay readable; for good, if nothing is said."""
