@@ -126,9 +126,10 @@ async def test_a_server_that_keeps_dying_stops_the_platform_with_the_end_of_its_
 ) -> None:
     async def keep_killing() -> None:
         async with stack_in(tmp_path, ["nats"]) as stack:
+            [name, *_] = stack.playing("nats")
             while True:
-                await stack.until_ready("nats")
-                await stack.kill("nats")
+                await stack.until_ready(name)
+                await stack.kill(name)
 
     with pytest.raises(Unavailable, match=r"nats(-\d)? died 5 times within a minute[\s\S]*Server is ready"):
         await keep_killing()
