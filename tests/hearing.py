@@ -20,6 +20,7 @@ async def heard_all(settings: Settings, service: str, event: type[Event]) -> Non
             known = (await jetstream.consumer_info(stream, consumer)).ack_floor
             return known is not None and known.stream_seq >= newest
 
-        await eventually(dealt_with)
+        # A message whose acknowledgement was lost with a server comes again when its lease has run out.
+        await eventually(dealt_with, within=60)
     finally:
         await client.close()

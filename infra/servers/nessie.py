@@ -98,8 +98,6 @@ _FLAGS: Final = (
     "-XX:+UseSerialGC",
     # Ready in half the time; it waits for PostgreSQL and the object store, not for itself.
     "-XX:TieredStopAtLevel=1",
-    # Otherwise it listens on addresses of both kinds, and shows those of the older one as of the newer.
-    "-Djava.net.preferIPv4Stack=true",
 )
 
 

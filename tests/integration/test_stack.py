@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -29,7 +30,7 @@ async def test_a_second_start_finds_all_data_and_the_same_addresses(stack_in: St
         await leave_data(first, mark)
 
     async with stack_in(tmp_path) as second:
-        assert await find_data(second, mark)
+        assert await eventually(partial(find_data, second, mark), within=30)
         # Tokens are signed anew, with the same key.
         tokens = {"nessie_tokens": first.settings.nessie_tokens}
         assert second.settings.model_copy(update=tokens) == first.settings
@@ -40,8 +41,8 @@ async def test_two_instances_run_beside_each_other(stack_in: StackIn, stack: Sta
         await leave_data(other, "other")
         await leave_data(stack, "this")
 
-        assert await find_data(other, "other")
-        assert await find_data(stack, "this")
+        assert await eventually(partial(find_data, other, "other"), within=30)
+        assert await eventually(partial(find_data, stack, "this"), within=30)
         assert not set(stack.pids.values()) & set(other.pids.values())
 
 
@@ -55,7 +56,7 @@ async def test_a_server_that_is_killed_comes_back_with_its_data(mortal: Stack, p
     await mortal.until_ready(part)
 
     assert not {mortal.pids[name] for name in mortal.playing(part)} & set(pids)
-    assert await find_data(mortal, mark)
+    assert await eventually(partial(find_data, mortal, mark), within=30)
     await leave_data(mortal, uuid.uuid4().hex)
 
 
@@ -163,7 +164,7 @@ async def test_what_is_taken_away_stays_away_until_it_is_brought_back(mortal: St
         assert not set(mortal.playing(part)) & set(mortal.pids)
 
     assert set(mortal.playing(part)) <= set(mortal.pids)
-    assert await find_data(mortal, mark)
+    assert await eventually(partial(find_data, mortal, mark), within=30)
 
 
 async def test_a_server_that_nobody_knows_is_told_so(stack: Stack) -> None:

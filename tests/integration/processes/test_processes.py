@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -85,7 +86,7 @@ async def test_after_the_parent_is_killed_the_next_start_works_at_once(
 
         async with stack_in(tmp_path) as second:
             assert are_gone(servers)
-            assert await find_data(second, mark)
+            assert await eventually(partial(find_data, second, mark), within=30)
 
 
 async def test_servers_that_lost_their_guardian_too_are_ended_by_the_next_start(
@@ -131,7 +132,7 @@ async def test_a_server_that_keeps_dying_stops_the_platform_with_the_end_of_its_
                 await stack.until_ready(name)
                 await stack.kill(name)
 
-    with pytest.raises(Unavailable, match=r"nats(-\d)? died 5 times within a minute[\s\S]*Server is ready"):
+    with pytest.raises(Unavailable, match=r"nats(-\d)? died 5 times within a minute; the end of [\s\S]*\[INF\]"):
         await keep_killing()
 
 
@@ -186,10 +187,11 @@ async def test_secrets_are_for_their_owner_only(stack: Stack) -> None:
 
 async def test_servers_listen_on_loopback_only(stack: Stack) -> None:
     addresses = {
-        listening.laddr.ip
+        listening.laddr.ip.removeprefix("::ffff:")
         for pid in stack.pids.values()
         for listening in psutil.Process(pid).net_connections("inet")
         if listening.status == psutil.CONN_LISTEN
     }
 
-    assert addresses == {"127.0.0.1"}
+    assert "127.0.0.1" in addresses
+    assert addresses <= {"127.0.0.1", "::1"}
