@@ -55,7 +55,10 @@ def _covers(pattern: str, subject: str) -> bool:
 
 
 async def ensure_streams(jetstream: JetStreamContext, replicas: int) -> None:
-    """Create the streams that are missing and bring the others up to date; any number of times."""
+    """Create the streams that are missing and bring the others up to date; any number of times.
+
+    Raises an error of NATS while there is a stream that takes nothing: in a cluster, one that has no leader yet.
+    """
     for stream in STREAMS:
         config = stream.evolve(
             num_replicas=replicas,
@@ -67,3 +70,5 @@ async def ensure_streams(jetstream: JetStreamContext, replicas: int) -> None:
             await jetstream.add_stream(config)
         except nats.js.errors.BadRequestError:
             await jetstream.update_stream(config)
+        # Its leader answers, and nobody else.
+        await jetstream.stream_info(str(stream.name))
