@@ -13,6 +13,7 @@ from typing import Any
 import nats
 import pytest
 
+from shared.tls import trusting
 from tests.processes import RAT
 from tests.waiting import eventually
 
@@ -217,7 +218,10 @@ def query_in_all_formats(terminal: Terminal) -> None:
 
 async def replay_what_could_not_be_handled(terminal: Terminal, server: dict[str, Any]) -> None:
     client = await nats.connect(
-        server["url"], user=server["publisher"]["user"], password=server["publisher"]["password"]
+        server["url"],
+        user=server["publisher"]["user"],
+        password=server["publisher"]["password"],
+        tls=trusting(server["ca_file"]) if "ca_file" in server else None,
     )
     await client.jetstream().publish("run.requested", b'{"pipeline": "default.bronze.orders"}')
     await client.close()
