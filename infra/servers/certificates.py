@@ -4,7 +4,7 @@ All are made once. A key and its certificate are in one file, so that both are r
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,8 @@ def authority(folder: Path) -> Path:
     """
     signing, trusted = _signing(folder), folder / "authority.pem"
     if not _lasts(signing, signing):
-        write_privately(signing, _made("authority", "-addext", "keyUsage=critical,keyCertSign,cRLSign"))
+        extensions = ("basicConstraints=critical,CA:TRUE", "keyUsage=critical,keyCertSign,cRLSign")
+        write_privately(signing, _made("authority", extensions))
     write_privately(trusted, openssl("x509", "-in", str(signing)).decode())
     return trusted
 
@@ -42,7 +43,7 @@ def certificate(folder: Path, name: str, hosts: Sequence[str]) -> Path:
         names = ",".join(f"{'IP' if _is_ip(host) else 'DNS'}:{host}" for host in hosts)
         extensions = (f"subjectAltName={names}", "basicConstraints=critical,CA:FALSE", _USES)
         signed = ("-CA", str(_signing(folder)), "-CAkey", str(_signing(folder)))
-        write_privately(path, _made(name, *signed, *(part for text in extensions for part in ("-addext", text))))
+        write_privately(path, _made(name, extensions, *signed))
     return path
 
 
@@ -50,10 +51,12 @@ def _signing(folder: Path) -> Path:
     return folder / "authority.key.pem"
 
 
-def _made(name: str, *arguments: str) -> str:
+def _made(name: str, extensions: Iterable[str], *signed: str) -> str:
+    """A new key and a certificate for it, signed by itself or by whom `signed` names."""
     key = openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1")
     request = ("req", "-x509", "-new", "-key", "/dev/stdin", "-days", str(_DAYS), "-subj", f"/O=rat/CN={name}")
-    return (key + openssl(*request, *arguments, content=key)).decode()
+    added = [part for extension in extensions for part in ("-addext", extension)]
+    return (key + openssl(*request, *added, *signed, content=key)).decode()
 
 
 def _lasts(path: Path, trusted: Path, *arguments: str) -> bool:
