@@ -84,7 +84,8 @@ async def test_a_platform_is_started_used_stopped_and_found_again(kind: str, tmp
     with rat_up(terminal.data, log, kind) as up:
         connection = await ready(terminal, up, log)
         assert set(connection) == {"url", "nats", "s3", "pid", "version"}
-        assert set(connection["nats"]) == {"url", "publisher", "subscriber"}
+        assert set(connection["nats"]) - {"ca_file"} == {"url", "publisher", "subscriber"}
+        assert ("ca_file" in connection["nats"]) == connection["nats"]["url"].startswith("tls://")
         assert set(connection["s3"]) == {"endpoint", "region", "bucket", "access_key_id", "secret_access_key"}
         assert connection["pid"] == up.pid
         assert stat.S_IMODE(terminal.connection.stat().st_mode) == 0o600
