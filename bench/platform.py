@@ -10,13 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import nats
 import psutil
 
 from infra.services import SERVICES
 from infra.stacks.stack import Stack
 from infra.stacks.table import STACKS
 from tests.client import Client, client
+from tests.outside import nats_client
 from tests.processes import ServiceProcess
 from tests.waiting import eventually
 
@@ -88,7 +88,7 @@ async def _warm(user: Client, workers: int) -> None:
 async def _listening(stack: Stack) -> AsyncIterator[Heard]:
     heard = Heard()
     settings = stack.settings
-    connection = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+    connection = await nats_client(settings)
 
     async def note(message: Any) -> None:
         now = time.perf_counter()

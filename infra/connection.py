@@ -18,6 +18,8 @@ class NatsConnection(BaseModel, frozen=True):
     """Where events are heard and said by those outside."""
 
     url: str
+    ca_file: str | None = None
+    """Certificates of who signed that of the server, where the system does not know them; for a `tls://` address."""
     publisher: NatsUser
     """May say `run.requested` and `event.>`."""
     subscriber: NatsUser

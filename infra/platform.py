@@ -65,6 +65,7 @@ def _connection_to(url: str, settings: Settings) -> Connection:
         url=url,
         nats=NatsConnection(
             url=settings.nats_urls[0],
+            ca_file=settings.nats_ca_file,
             publisher=NatsUser(user="publisher", password=settings.nats_password("publisher")),
             subscriber=NatsUser(user="subscriber", password=settings.nats_password("subscriber")),
         ),

@@ -4,6 +4,7 @@ A folder becomes
 
     credentials/                 all that was generated; only this module reads it
     <service>/rat_*              the settings of a service, as `RAT_SECRETS` finds them
+    <service>/nats-authority.pem whom to trust about who is NATS: `RAT_NATS_CA_FILE` says where it is mounted
     setup/rat_*                  those of `rat setup`, which prepares all servers
     postgres/, <node>/, …       what a server is started with
 
@@ -17,6 +18,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from infra.servers import apart
+from infra.servers.certificates import authority, certificate
 from infra.servers.credentials import Credentials, read_credentials
 from infra.servers.directory import write_privately
 from infra.servers.nessie import tokens_signed_by
@@ -40,13 +42,16 @@ def hand_out(folder: Path, addresses: Settings) -> Settings:
     kept = _folder(folder, "credentials")
     credentials, key = read_credentials(kept), token_key(kept / "tokens.pem")
     settings = _with(credentials, key, addresses)
+    certificates = _folder(kept, "certificates")
+    trusted = {apart.AUTHORITY: authority(certificates).read_text()}
     for service in ROLES:
-        _write(_folder(folder, service), _settings_of(service, settings))
-    _write(_folder(folder, "setup"), _plain(settings))
+        _write(_folder(folder, service), {**_settings_of(service, settings), **trusted})
+    _write(_folder(folder, "setup"), {**_plain(settings), **trusted})
     _write(_folder(folder, "postgres"), apart.postgres_files(settings))
     for node, configuration in apart.nats_files(settings, credentials.nats_cluster).items():
-        _write(_folder(folder, node), {"nats-server.conf": configuration})
-    _write(_folder(folder, "minio"), apart.minio_files(settings))
+        shown = {apart.CERTIFICATE: certificate(certificates, node, [node]).read_text()}
+        _write(_folder(folder, node), {"nats-server.conf": configuration, **shown, **trusted})
+    _write(_folder(folder, "minio"), {**apart.minio_files(settings), **trusted})
     _write(_folder(folder, "nessie"), apart.nessie_files(settings, key))
     return settings
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-import nats
 from nats.js.api import DeliverPolicy
 
 from contracts.landing import FileLanded, FindZone, Zone
@@ -28,6 +27,7 @@ from shared.bus import Bus
 from shared.errors import NotFound
 from shared.settings import Settings
 from tests.buses import playing
+from tests.outside import nats_client
 from tests.waiting import eventually
 
 E = TypeVar("E", bound=Event)
@@ -201,7 +201,7 @@ async def neighbours(settings: Settings) -> AsyncIterator[Neighbours]:
 
 @asynccontextmanager
 async def _listening(settings: Settings, heard: list[Event]) -> AsyncIterator[None]:
-    client = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+    client = await nats_client(settings)
     try:
         for kind in (RunRequested, TriggerDecided):
 

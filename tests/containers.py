@@ -25,6 +25,7 @@ from infra.failures import unwrapped
 from infra.images.__main__ import tag
 from infra.preparing import prepare
 from infra.secrets import hand_out
+from infra.servers.apart import AUTHORITY
 from infra.servers.ports import choose_ports
 from infra.stacks.stack import PARTS, Stack, players
 from shared.settings import Settings
@@ -190,7 +191,8 @@ def _addresses(data: Path, hosts: dict[str, str], gateway_port: int) -> Settings
     spill.mkdir(exist_ok=True)
     return Settings(
         postgres_url=f"postgresql://{hosts['postgres']}:5432/rat",
-        nats_urls=[f"nats://{hosts[node]}:4222" for node in _NODES],
+        nats_urls=[f"tls://{hosts[node]}:4222" for node in _NODES],
+        nats_ca_file=str(data / "secrets" / "setup" / AUTHORITY),
         nats_replicas=len(_NODES),
         s3_endpoint=f"http://{hosts['minio']}:9000",
         lakehouse="nessie",

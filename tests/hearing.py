@@ -1,17 +1,16 @@
 """Waiting until a service has heard what was said: other subjects than one are not heard in the order of saying."""
 
-import nats
-
 from contracts.messages import Event
 from shared.settings import Settings
 from shared.streams import stream_of
+from tests.outside import nats_client
 from tests.waiting import eventually
 
 
 async def heard_all(settings: Settings, service: str, event: type[Event]) -> None:
     """Wait until a service has heard, and dealt with, all events of a kind that were said until now."""
     stream, consumer = stream_of(event.subject), f"{service}-{event.subject.replace('.', '-')}"
-    client = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+    client = await nats_client(settings)
     try:
         jetstream = client.jetstream()
         newest = (await jetstream.get_last_msg(stream, event.subject)).seq or 0

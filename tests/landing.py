@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
 
-import nats
 from nats.aio.client import Client
 from nats.js.api import DeliverPolicy
 
@@ -36,6 +35,7 @@ from shared.settings import Settings
 from tests.buses import playing, playing_all
 from tests.client import unique
 from tests.hearing import heard_all
+from tests.outside import nats_client
 from tests.waiting import eventually
 
 
@@ -215,7 +215,7 @@ async def neighbours(settings: Settings) -> AsyncIterator[Neighbours]:
 @asynccontextmanager
 async def infra_client(settings: Settings) -> AsyncIterator[Client]:
     """A connection that may see and publish what the object store does."""
-    client = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+    client = await nats_client(settings)
     try:
         yield client
     finally:

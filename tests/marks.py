@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
-import nats
 from nats.aio.client import Client
 
 from infra.stacks.stack import Stack
 from shared.object_store import object_store
+from tests.outside import nats_client
 
 
 @asynccontextmanager
@@ -25,13 +25,7 @@ async def database(stack: Stack, role: str = "infra") -> AsyncIterator[asyncpg.C
 async def bus(stack: Stack, user: str = "infra") -> AsyncIterator[Client]:
     async def ignore(_error: Exception) -> None: ...
 
-    client = await nats.connect(
-        stack.settings.nats_urls,
-        user=user,
-        password=stack.settings.nats_password(user),
-        allow_reconnect=False,
-        error_cb=ignore,
-    )
+    client = await nats_client(stack.settings, user, allow_reconnect=False, error_cb=ignore)
     try:
         yield client
     finally:

@@ -20,6 +20,7 @@ from contracts.triggers import Decision, TriggerDecided
 from infra.connection import Connection
 from shared.bus import inbox_prefix
 from shared.errors import TimedOut, Unavailable
+from shared.tls import trusting
 
 E = TypeVar("E", bound=Event)
 
@@ -105,7 +106,11 @@ async def watching(
     """
     user = connection.nats.subscriber
     client = await nats.connect(
-        connection.nats.url, user=user.user, password=user.password, inbox_prefix=inbox_prefix(user.user)
+        connection.nats.url,
+        user=user.user,
+        password=user.password,
+        tls=trusting(connection.nats.ca_file) if connection.nats.ca_file else None,
+        inbox_prefix=inbox_prefix(user.user),
     )
     try:
         jetstream = client.jetstream()

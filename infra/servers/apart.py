@@ -1,7 +1,7 @@
 """Configuration of servers that stand apart, each on a host of its own, for what starts them there.
 
 The rules are those of the servers that we start ourselves; only addresses, folders and sizes differ. In a server's
-container its data is in `/var/lib/rat`.
+container its data is in `/var/lib/rat`, and what it is started with in `/run/rat`.
 """
 
 import json
@@ -12,6 +12,12 @@ from urllib.parse import urlsplit
 from infra.servers import minio, nats, nessie, postgres
 from shared.settings import Settings
 
+AUTHORITY: Final = "nats-authority.pem"
+"""The file that tells a client of NATS whose certificates to trust."""
+CERTIFICATE: Final = "certificate.pem"
+"""The file that a node of NATS shows, with its key."""
+
+_GIVEN: Final = Path("/run/rat")
 _DATA: Final = Path("/var/lib/rat")
 _ROUTES_PORT: Final = 6222
 _MONITOR_PORT: Final = 8222
@@ -38,16 +44,25 @@ def postgres_files(settings: Settings) -> dict[str, str]:
 
 
 def nats_files(settings: Settings, cluster_password: str) -> dict[str, str]:
-    """Node → its configuration. A node is called like its host; the hosts are those of the settings."""
+    """Node → its configuration, beside which it has `AUTHORITY` and `CERTIFICATE`.
+
+    A node is called like its host; the hosts are those of the settings.
+    """
+    shown, trusted = _GIVEN / CERTIFICATE, _GIVEN / AUTHORITY
     ports = {str(address.hostname): address.port or 4222 for address in map(urlsplit, settings.nats_urls)}
     files = {}
     for node, port in ports.items():
         routes = [f"{other}:{_ROUTES_PORT}" for other in ports if other != node]
         configuration = {
             **nats.configuration(node, _DATA, settings, host=_EVERYWHERE, port=port),
+            # Otherwise it tells clients of addresses that are not in its certificate.
+            "client_advertise": f"{node}:{port}",
+            "tls": nats.encryption(shown),
             # For whoever looks after it on its host.
             "http": f"127.0.0.1:{_MONITOR_PORT}",
-            "cluster": nats.cluster(f"{_EVERYWHERE}:{_ROUTES_PORT}", routes, cluster_password),
+            "cluster": nats.cluster(
+                f"{_EVERYWHERE}:{_ROUTES_PORT}", routes, cluster_password, shown=shown, trusted=trusted
+            ),
         }
         files[node] = json.dumps(configuration, indent=2)
     return files
@@ -55,7 +70,8 @@ def nats_files(settings: Settings, cluster_password: str) -> dict[str, str]:
 
 def minio_files(settings: Settings) -> dict[str, str]:
     """What MinIO reads from the file that `MINIO_CONFIG_ENV_FILE` names."""
-    variables = minio.environment(settings, _DATA / "queue")
+    trusting = settings.model_copy(update={"nats_ca_file": str(_GIVEN / AUTHORITY)})
+    variables = minio.environment(trusting, _DATA / "queue")
     return {"environment": "".join(f"{name}={value}\n" for name, value in variables.items())}
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import httpx
 import nats.errors
 
+from infra.servers.certificates import authority, certificate
 from infra.servers.directory import Claim, write_privately
 from infra.servers.permissions import permissions
 from infra.servers.programs import program
@@ -20,6 +21,8 @@ NODES: Final = ("nats-1", "nats-2", "nats-3")
 """Three, of which one may be lost."""
 PORTS_OF_A_NODE: Final = ("", ".routes", ".monitor")
 
+_HANDSHAKE_SECONDS: Final = 10
+"""Two by default, which a client on a busy machine needs."""
 _RENEWAL_SECONDS: Final = 5.0
 """How long a stream is missing at the most that somebody deleted."""
 
@@ -38,17 +41,27 @@ def nats_server(claim: Claim, settings: Settings, port: int) -> Server:
 def nats_node(claim: Claim, settings: Settings, ports: Mapping[str, int], name: str, cluster_password: str) -> Server:
     """One of the `NODES` of a cluster, with its share of the streams in a folder of its name.
 
+    A certificate of the stack's own shows clients and the others who it is, and it talks to nobody in the clear.
     `ports` has one for each of `PORTS_OF_A_NODE`, behind the name of each node. It is ready once it has caught up with
     the others, and there are enough of them for the streams.
     """
     folder = claim.folder(name)
+    certificates = claim.folder("certificates")
+    shown = certificate(certificates, name, ("127.0.0.1", "localhost"))
     routes = [f"127.0.0.1:{ports[f'{node}.routes']}" for node in NODES if node != name]
     config = {
         **configuration(name, folder, settings, host="127.0.0.1", port=ports[name]),
         "http": f"127.0.0.1:{ports[f'{name}.monitor']}",
-        "cluster": cluster(f"127.0.0.1:{ports[f'{name}.routes']}", routes, cluster_password),
+        "tls": encryption(shown),
+        "cluster": cluster(
+            f"127.0.0.1:{ports[f'{name}.routes']}",
+            routes,
+            cluster_password,
+            shown=shown,
+            trusted=authority(certificates),
+        ),
     }
-    alone = settings.model_copy(update={"nats_urls": [f"nats://127.0.0.1:{ports[name]}"]})
+    alone = settings.model_copy(update={"nats_urls": [f"tls://127.0.0.1:{ports[name]}"]})
     health = f"http://127.0.0.1:{ports[f'{name}.monitor']}/healthz"
 
     async def prepare() -> None:
@@ -93,12 +106,21 @@ def configuration(name: str, folder: Path, settings: Settings, *, host: str, por
     }
 
 
-def cluster(listen: str, routes: Iterable[str], password: str) -> dict[str, Any]:
-    """The `cluster` in a node's configuration: `routes` are the addresses of the others, without a user."""
+def encryption(shown: Path) -> dict[str, Any]:
+    """The `tls` in a configuration: clients are told to encrypt, and are `shown` what is in this file, with its key."""
+    return {"cert_file": str(shown), "key_file": str(shown), "timeout": _HANDSHAKE_SECONDS}
+
+
+def cluster(listen: str, routes: Iterable[str], password: str, *, shown: Path, trusted: Path) -> dict[str, Any]:
+    """The `cluster` in a node's configuration: `routes` are the addresses of the others, without a user.
+
+    Each node shows the others a certificate (`shown`, with its key), of which those `trusted` have to be the signers.
+    """
     return {
         "name": "rat",
         "listen": listen,
         "authorization": {"user": "node", "password": password},
+        "tls": {**encryption(shown), "ca_file": str(trusted), "verify": True},
         "routes": [f"nats://node:{password}@{address}" for address in routes],
     }
 

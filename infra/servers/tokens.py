@@ -3,12 +3,11 @@
 import base64
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 from typing import Any, Final
 
-from shared.errors import Invalid, Unavailable
+from infra.servers.openssl import openssl
 
 ISSUER: Final = "rat"
 _LIFE_SECONDS: Final = 10 * 365 * 24 * 3600
@@ -21,14 +20,14 @@ def token_key(path: Path) -> Path:
         draft = path.with_name(f"{path.name}.new")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "wb") as file:
-            file.write(_openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"))
+            file.write(openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"))
         draft.rename(path)
     return path
 
 
 def public_key(key: Path) -> str:
     """The public half of a key, as base64 of its DER."""
-    return base64.b64encode(_openssl("pkey", "-in", str(key), "-pubout", "-outform", "DER")).decode()
+    return base64.b64encode(openssl("pkey", "-in", str(key), "-pubout", "-outform", "DER")).decode()
 
 
 def sign_token(key: Path, role: str) -> str:
@@ -36,7 +35,7 @@ def sign_token(key: Path, role: str) -> str:
     now = int(time.time())
     claims = {"iss": ISSUER, "sub": role, "upn": role, "groups": [role], "iat": now, "exp": now + _LIFE_SECONDS}
     message = f"{_encoded({'alg': 'RS256', 'typ': 'JWT'})}.{_encoded(claims)}"
-    return f"{message}.{_base64url(_openssl('dgst', '-sha256', '-sign', str(key), content=message.encode()))}"
+    return f"{message}.{_base64url(openssl('dgst', '-sha256', '-sign', str(key), content=message.encode()))}"
 
 
 def _encoded(part: dict[str, Any]) -> str:
@@ -45,15 +44,3 @@ def _encoded(part: dict[str, Any]) -> str:
 
 def _base64url(content: bytes) -> str:
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
-def _openssl(*arguments: str, content: bytes = b"") -> bytes:
-    try:
-        result = subprocess.run(["openssl", *arguments], input=content, capture_output=True, check=False)
-    except FileNotFoundError as error:
-        raise Invalid(
-            "openssl is not on PATH: it signs the tokens of Nessie; install it (Debian: apt install openssl)"
-        ) from error
-    if result.returncode != 0:
-        raise Unavailable(f"openssl {arguments[0]} failed: {result.stderr.decode(errors='replace').strip()}")
-    return result.stdout

@@ -9,6 +9,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from infra.failures import unwrapped
+from infra.servers.certificates import authority
 from infra.servers.credentials import Credentials, read_credentials
 from infra.servers.directory import Claim, absolute, claimed
 from infra.servers.guardian import guardian
@@ -75,7 +76,8 @@ def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gat
     return Settings(
         **credentials.logins(),
         postgres_url=f"postgresql://127.0.0.1:{ports['postgres']}/rat",
-        nats_urls=[f"nats://127.0.0.1:{ports[node]}" for node in NODES],
+        nats_urls=[f"tls://127.0.0.1:{ports[node]}" for node in NODES],
+        nats_ca_file=str(authority(claim.folder("certificates"))),
         nats_replicas=len(NODES),
         s3_endpoint=f"http://127.0.0.1:{ports['minio']}",
         s3_region="us-east-1",

@@ -13,6 +13,7 @@ from typing import Any
 import nats
 import pytest
 
+from shared.tls import trusting
 from tests.processes import RAT
 from tests.waiting import eventually
 
@@ -83,7 +84,8 @@ async def test_a_platform_is_started_used_stopped_and_found_again(kind: str, tmp
     with rat_up(terminal.data, log, kind) as up:
         connection = await ready(terminal, up, log)
         assert set(connection) == {"url", "nats", "s3", "pid", "version"}
-        assert set(connection["nats"]) == {"url", "publisher", "subscriber"}
+        assert set(connection["nats"]) - {"ca_file"} == {"url", "publisher", "subscriber"}
+        assert ("ca_file" in connection["nats"]) == connection["nats"]["url"].startswith("tls://")
         assert set(connection["s3"]) == {"endpoint", "region", "bucket", "access_key_id", "secret_access_key"}
         assert connection["pid"] == up.pid
         assert stat.S_IMODE(terminal.connection.stat().st_mode) == 0o600
@@ -217,7 +219,10 @@ def query_in_all_formats(terminal: Terminal) -> None:
 
 async def replay_what_could_not_be_handled(terminal: Terminal, server: dict[str, Any]) -> None:
     client = await nats.connect(
-        server["url"], user=server["publisher"]["user"], password=server["publisher"]["password"]
+        server["url"],
+        user=server["publisher"]["user"],
+        password=server["publisher"]["password"],
+        tls=trusting(server["ca_file"]) if "ca_file" in server else None,
     )
     await client.jetstream().publish("run.requested", b'{"pipeline": "default.bronze.orders"}')
     await client.close()

@@ -7,13 +7,13 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID, uuid4
 
-import nats
 import pytest
 
 from contracts.runs import run_id_for
 from infra.services import SERVICES, serving
 from tests.client import Client, unique
 from tests.e2e.conftest import Platform
+from tests.outside import nats_client
 from tests.waiting import eventually
 
 READ_NEW = """
@@ -238,7 +238,7 @@ async def test_two_replicas_of_each_service_give_the_same_results(platform: Plat
 async def publisher(platform: Platform) -> AsyncIterator[Any]:
     """An outsider with a NATS client."""
     settings = platform.stack.settings
-    connection = await nats.connect(settings.nats_urls, user="publisher", password=settings.nats_password("publisher"))
+    connection = await nats_client(settings, "publisher")
     yield connection.jetstream()
     await connection.close()
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aioboto3
-import nats
 import pytest
 from botocore.exceptions import ClientError
 from nats.js.api import DeliverPolicy
@@ -17,6 +16,7 @@ from nats.js.api import DeliverPolicy
 from infra.stacks.stack import Stack
 from shared.errors import Forbidden
 from shared.object_store import MEBIBYTE, ObjectStore, object_store
+from tests.outside import nats_client
 
 
 @pytest.fixture
@@ -61,9 +61,7 @@ class Notifications:
 @asynccontextmanager
 async def notifications(stack: Stack, zone: str) -> AsyncIterator[Notifications]:
     """What is told from now on of all keys that have the name of this zone in them."""
-    client = await nats.connect(
-        stack.settings.nats_urls, user="infra", password=stack.settings.nats_password("infra"), reconnect_time_wait=1
-    )
+    client = await nats_client(stack.settings, reconnect_time_wait=1)
     try:
         subscription = await client.jetstream().subscribe("bucket.events", deliver_policy=DeliverPolicy.NEW)
         yield Notifications(subscription, zone)
@@ -169,7 +167,7 @@ async def test_nothing_is_lost_while_nats_is_away(stack: Stack, uploader: Object
         await uploader.put(key, b"")
     await stack.until_ready("nats")
 
-    client = await nats.connect(stack.settings.nats_urls, user="infra", password=stack.settings.nats_password("infra"))
+    client = await nats_client(stack.settings)
     try:
         told = await client.jetstream().subscribe("bucket.events")
         missing = {f"rat/{key}" for key in keys}

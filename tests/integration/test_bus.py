@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID, uuid4
 
-import nats
 import pytest
 from nats.js import JetStreamContext
 
@@ -20,6 +19,7 @@ from shared.settings import Settings
 from shared.streams import STREAMS
 from tests.buses import playing, playing_all
 from tests.marks import bus
+from tests.outside import nats_client
 from tests.stacks import StackIn
 from tests.waiting import eventually
 
@@ -66,7 +66,7 @@ def hearing(bus: Bus, handle: Callable[[RunRequested], Awaitable[None]]) -> list
 
 
 async def jetstream(settings: Settings) -> Any:
-    connection = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+    connection = await nats_client(settings)
     return connection.jetstream()
 
 
@@ -312,7 +312,7 @@ async def test_what_a_service_does_not_declare_it_does_not_ask(settings: Setting
 
 async def test_an_answer_that_cannot_be_understood_is_no_mistake_of_the_asker(settings: Settings) -> None:
     asker = playing_all(settings)
-    odd = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+    odd = await nats_client(settings)
 
     async def answer(message: Any) -> None:
         await message.respond(b'{"status": "odd"}')

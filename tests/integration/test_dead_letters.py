@@ -4,7 +4,6 @@ import asyncio
 from contextlib import suppress
 from uuid import uuid4
 
-import nats
 import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
@@ -15,20 +14,16 @@ from shared.bus import connect, inbox_prefix
 from shared.consumers import consumers
 from shared.dead_letters import DeadLetter, count_dead_letters, dead_letters, find_dead_letter, replay_dead_letter
 from shared.errors import Invalid, NotFound
+from tests.outside import nats_client
 from tests.waiting import eventually
 
 
 @pytest.fixture
 async def jetstream(stack: Stack):
-    connection = await nats.connect(
-        stack.settings.nats_urls,
-        user="gateway",
-        password=stack.settings.nats_password("gateway"),
-        inbox_prefix=inbox_prefix("gateway"),
-    )
+    connection = await nats_client(stack.settings, "gateway", inbox_prefix=inbox_prefix("gateway"))
     yield connection.jetstream()
     await connection.close()
-    infra = await nats.connect(stack.settings.nats_urls, user="infra", password=stack.settings.nats_password("infra"))
+    infra = await nats_client(stack.settings)
     with suppress(NotFoundError):
         await infra.jetstream().delete_consumer("EVENTS", "infra-run-requested")
     await infra.close()

@@ -11,7 +11,6 @@ from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
-import nats
 import pyarrow as pa
 import pytest
 from nats.aio.msg import Msg
@@ -23,6 +22,7 @@ from services.gateway.service import serve
 from services.gateway.tokens import Scope, tokens
 from shared.errors import Conflict, Invalid
 from tests.client import Client, client, unique
+from tests.outside import nats_client
 from tests.stacks import StackIn
 from tests.waiting import eventually
 
@@ -372,9 +372,7 @@ async def test_a_request_id_is_carried_to_all_that_the_request_sets_off(
         pipeline = json.loads(message.data).get("pipeline")
         said[message.subject, pipeline] = (message.headers or {}).get("correlation_id")
 
-    subscriber = await nats.connect(
-        settings.nats_urls, user="subscriber", password=settings.nats_password("subscriber")
-    )
+    subscriber = await nats_client(settings, "subscriber")
     try:
         for subject in CARRIERS:
             await subscriber.subscribe(subject, cb=note)
@@ -770,7 +768,7 @@ async def test_who_did_what_is_said_once_the_outcome_is_known(
     user: Client, http: httpx.AsyncClient, platform: tuple[Stack, str]
 ) -> None:
     settings = platform[0].settings
-    connection = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+    connection = await nats_client(settings)
     heard = await connection.subscribe("audit.recorded")
     await connection.flush()
     name = unique("audited")

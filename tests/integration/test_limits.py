@@ -26,6 +26,7 @@ from shared.bus import connect, durable_name, inbox_prefix
 from shared.object_store import object_store
 from shared.settings import Settings
 from shared.streams import STREAMS, stream_of
+from shared.tls import nats_tls
 from tests.waiting import eventually
 
 # The object store
@@ -256,6 +257,7 @@ async def connected(settings: Settings, name: str, prefix: str | None = None) ->
         settings.nats_urls,
         user=name,
         password=settings.nats_password(name),
+        tls=nats_tls(settings),
         inbox_prefix=prefix or inbox_prefix(name),
         allow_reconnect=False,
         error_cb=user.note,

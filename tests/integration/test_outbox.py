@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
-import nats
 import pytest
 from nats.js import JetStreamContext
 
@@ -16,6 +15,7 @@ from shared.bus import Bus, connect
 from shared.database import database, transaction
 from shared.outbox import emit, relay
 from shared.settings import Settings
+from tests.outside import nats_client
 from tests.stacks import StackIn
 from tests.waiting import eventually
 
@@ -64,7 +64,7 @@ class Ear:
 
 
 async def infra(settings: Settings) -> JetStreamContext:
-    connection = await nats.connect(settings.nats_urls, user="infra", password=settings.nats_password("infra"))
+    connection = await nats_client(settings)
     return connection.jetstream()
 
 

@@ -1,5 +1,6 @@
 """What compose.yaml promises of every container."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from infra.images.__main__ import IMAGES, tag
+from infra.servers.apart import AUTHORITY
 from infra.services import SERVICES
 
 COMPOSE: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "compose.yaml").read_text())
@@ -45,6 +47,14 @@ def test_a_container_sees_one_folder_of_secrets_and_cannot_write_it(name: str) -
 
     assert len(secrets) == 1
     assert secrets[0].endswith(":/run/rat:ro")
+
+
+def test_who_uses_nats_encrypts_and_knows_whom_to_trust() -> None:
+    clients = [container["environment"] for container in CONTAINERS.values() if "environment" in container]
+
+    for environment in clients:
+        assert all(url.startswith("tls://") for url in json.loads(environment["RAT_NATS_URLS"]))
+        assert environment["RAT_NATS_CA_FILE"] == f"/run/rat/{AUTHORITY}"
 
 
 def test_images_are_those_that_are_built() -> None:

@@ -13,7 +13,7 @@ from shared.settings import Settings
 
 ADDRESSES = Settings(
     postgres_url="postgresql://postgres:5432/rat",
-    nats_urls=["nats://nats-1:4222", "nats://nats-2:4222", "nats://nats-3:4222"],
+    nats_urls=["tls://nats-1:4222", "tls://nats-2:4222", "tls://nats-3:4222"],
     s3_endpoint="http://minio:9000",
     lakehouse="nessie",
     nessie_url="http://nessie:19120",
@@ -90,6 +90,39 @@ def test_the_nodes_of_nats_know_each_other(folder: Path) -> None:
     assert node["server_name"] == "nats-2"
     assert [route.rpartition("@")[2] for route in node["cluster"]["routes"]] == ["nats-1:6222", "nats-3:6222"]
     assert node["jetstream"]["sync_interval"] == "always"
+
+
+@pytest.mark.usefixtures("everything")
+def test_a_node_of_nats_has_a_certificate_of_its_own_and_advertises_what_is_in_it(folder: Path) -> None:
+    shown = (folder / "nats-2" / "certificate.pem").read_text()
+    node = json.loads((folder / "nats-2" / "nats-server.conf").read_text())
+
+    assert {path.relative_to(folder).parts[0] for path in folder.rglob("*") if holds(path, shown)} == (
+        {"credentials", "nats-2"}
+    )
+    assert node["client_advertise"] == "nats-2:4222"
+    for tls in (node["tls"], node["cluster"]["tls"]):
+        assert {tls["cert_file"], tls["key_file"]} == {"/run/rat/certificate.pem"}
+    assert node["cluster"]["tls"]["verify"]
+
+
+@pytest.mark.usefixtures("everything")
+def test_all_who_use_nats_are_told_whom_to_trust_and_nobody_has_the_key_of_the_authority(folder: Path) -> None:
+    trusted = (folder / "setup" / "nats-authority.pem").read_text()
+    key = (folder / "credentials" / "certificates" / "authority.key.pem").read_text().partition("-----END")[0]
+
+    for name in (*ROLES, "setup", "minio", "nats-1", "nats-2", "nats-3"):
+        assert (folder / name / "nats-authority.pem").read_text() == trusted
+    assert {path.relative_to(folder).parts[0] for path in folder.rglob("*") if holds(path, key)} == {"credentials"}
+
+
+@pytest.mark.usefixtures("everything")
+def test_the_store_tells_nats_over_tls(folder: Path) -> None:
+    variables = (folder / "minio" / "environment").read_text().splitlines()
+
+    for target in ("DIRECT", "QUEUED"):
+        assert f"MINIO_NOTIFY_NATS_TLS_{target}=on" in variables
+        assert f"MINIO_NOTIFY_NATS_CERT_AUTHORITY_{target}=/run/rat/nats-authority.pem" in variables
 
 
 @pytest.mark.usefixtures("everything")

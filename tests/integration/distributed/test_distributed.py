@@ -5,7 +5,6 @@ import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 
-import nats
 import pytest
 from botocore.exceptions import ClientError
 
@@ -20,6 +19,7 @@ from shared.object_store import object_store
 from shared.streams import STREAMS
 from tests.landing import neighbours
 from tests.marks import bus
+from tests.outside import nats_client
 from tests.stacks import StackIn
 from tests.waiting import eventually
 
@@ -56,7 +56,7 @@ async def test_every_stream_has_three_copies(stack: Stack) -> None:
 async def test_the_cluster_goes_on_without_one_of_its_nodes(mortal: Stack, node: str) -> None:
     others = [url for name, url in zip(NODES, mortal.settings.nats_urls, strict=True) if name != node]
     async with mortal.away(node):
-        client = await nats.connect(others, user="infra", password=mortal.settings.nats_password("infra"))
+        client = await nats_client(mortal.settings.model_copy(update={"nats_urls": others}))
 
         async def published() -> bool:
             return bool((await client.jetstream().publish("event.mark", node.encode(), timeout=2)).seq)
