@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from shared.background import end
 from shared.errors import Unavailable
 
 log = structlog.get_logger()
@@ -109,7 +110,7 @@ class KeptServer:
                 await self._renew()
 
     async def _renew(self) -> None:
-        renewing = asyncio.ensure_future(self._server.set_up())
+        renewing = asyncio.create_task(self._renewed())
         try:
             await asyncio.wait({renewing, self._gone}, return_when=asyncio.FIRST_COMPLETED)
             if renewing.done():
@@ -119,6 +120,9 @@ class KeptServer:
             log.warning("server could not be set up again", server=self._server.name, error=repr(error))
         finally:
             await _cancelled(renewing)
+
+    async def _renewed(self) -> None:
+        await self._server.set_up()
 
     async def _note_death(self) -> None:
         self._deaths.append(time.monotonic())
@@ -219,7 +223,8 @@ class KeptServer:
         return f"the end of {self._log_file}:\n" + "\n".join(lines)
 
 
-async def _cancelled(task: asyncio.Future[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError, Exception):
-        await task
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """Let a task end, however it does."""
+    await end({task})
+    if not task.cancelled():
+        task.exception()
