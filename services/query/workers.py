@@ -5,7 +5,7 @@ import json
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
@@ -16,6 +16,7 @@ import structlog
 from services.query.frames import HEADER, Ask, Ended, Found, Kind, Named, frame
 from shared.background import background, every
 from shared.errors import BY_CODE, Exhausted, Internal, TimedOut
+from shared.processes import kill
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -68,9 +69,7 @@ class Worker:
 
     async def kill(self) -> None:
         """End the process, whatever it is doing."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        await kill(self._process)
         await asyncio.to_thread(rmtree, self._spill, ignore_errors=True)
 
     def _send(self, kind: Kind, body: Any) -> None:

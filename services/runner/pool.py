@@ -8,7 +8,7 @@ import sys
 import tempfile
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ import structlog
 from contracts.messages import Message
 from services.runner.frames import FromProcess, Ready, SetUp, frame, read_from_process
 from shared.errors import Unavailable
+from shared.processes import kill
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -79,9 +80,7 @@ class Process:
 
     async def kill(self) -> None:
         """End it at once, whatever it does, and wait until it is gone."""
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        await kill(self._process)
         await asyncio.to_thread(shutil.rmtree, self._spill, ignore_errors=True)
 
     async def _epitaph(self) -> str:
