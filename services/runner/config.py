@@ -19,7 +19,7 @@ SMALLEST_MEMORY_LIMIT: Final = 64_000_000
 _Reader: TypeAlias = Callable[[str, Any], Any]
 """From a key and a value as written to the value; `ValueError` says what was expected."""
 
-_ANNOTATION = re.compile(r"\s*--\s*@([A-Za-z_]\w*)\s*:\s*(.*?)\s*$")
+_ANNOTATION = re.compile(r"\s*(?:--|#)\s*@([A-Za-z_]\w*)\s*:\s*(.*?)\s*$")
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
@@ -28,6 +28,10 @@ class Strategy(StrEnum):
 
     FULL_REFRESH = "full_refresh"
     APPEND_ONLY = "append_only"
+    INCREMENTAL = "incremental"
+    DELETE_INSERT = "delete_insert"
+    SCD2 = "scd2"
+    SNAPSHOT = "snapshot"
 
     @property
     def is_incremental(self) -> bool:
@@ -39,6 +43,24 @@ class Materialized(StrEnum):
     """What a pipeline makes of its query."""
 
     TABLE = "table"
+    VIEW = "view"
+
+
+class SchemaChange(StrEnum):
+    """What becomes of columns of the query that the table does not have, or has with another type."""
+
+    EVOLVE = "evolve"
+    FAIL = "fail"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True)
+class PartitionField:
+    """One field of `partition_by`: an Iceberg transform of a column."""
+
+    column: str
+    transform: str = "identity"
+    """As Iceberg writes it: `identity`, `day`, `bucket[16]`, …"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +70,14 @@ class Config:
     description: str | None = None
     materialized: Materialized = Materialized.TABLE
     merge_strategy: Strategy = Strategy.FULL_REFRESH
+    unique_key: tuple[str, ...] = ()
+    partition_by: tuple[PartitionField, ...] = ()
+    partition_column: str | None = None
+    watermark_column: str | None = None
+    scd_valid_from: str = "valid_from"
+    scd_valid_to: str = "valid_to"
+    close_missing: bool = False
+    on_schema_change: SchemaChange = SchemaChange.EVOLVE
     archive_landing_zones: bool = False
     max_retries: int = 2
     retry_delay_seconds: float = 5
@@ -79,6 +109,7 @@ class _Setting:
 @dataclass
 class _Read:
     values: dict[str, Any] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -91,7 +122,42 @@ def read_config(files: Mapping[str, str], pipeline_file: str) -> tuple[Config, l
         from_file = _Read(problems=list(error.problems))
     annotations = _read(pipeline_file, list(header_annotations(files.get(pipeline_file, ""))), _CONFIG)
     config = replace(Config(), **(from_file.values | annotations.values))
-    return config, from_file.problems + annotations.problems
+    problems = from_file.problems + annotations.problems
+    if not problems:
+        places = {key: Problem(CONFIG_FILE, "", line) for key, line in from_file.lines.items()}
+        places |= {key: Problem(pipeline_file, "", line) for key, line in annotations.lines.items()}
+        problems = [
+            replace(places.get(key, Problem(pipeline_file, "")), message=message) for key, message in _unfit(config)
+        ]
+    return config, problems
+
+
+def _unfit(config: Config) -> Iterator[tuple[str, str]]:
+    """Settings that do not go together: the key that is at fault, and what is wrong with it."""
+    strategy = config.merge_strategy
+    needed = _NEEDS.get(strategy)
+    if needed is not None and not getattr(config, needed):
+        yield "merge_strategy", f"merge_strategy {strategy} needs {needed}, which is not set"
+    if config.on_schema_change is SchemaChange.REPLACE and strategy is not Strategy.FULL_REFRESH:
+        yield (
+            "on_schema_change",
+            f"on_schema_change replace is for merge_strategy full_refresh only, not for {strategy}",
+        )
+    if config.materialized is Materialized.VIEW and strategy is not Strategy.FULL_REFRESH:
+        yield "merge_strategy", f"a view has no merge_strategy: it writes no data; remove {strategy}"
+    if config.materialized is Materialized.VIEW and config.partition_by:
+        yield "partition_by", "a view has no partition_by: it writes no data"
+    if strategy is Strategy.SCD2 and config.scd_valid_from.lower() == config.scd_valid_to.lower():
+        yield "scd_valid_to", f"scd_valid_from and scd_valid_to are both {config.scd_valid_to!r}; they must differ"
+
+
+_NEEDS: Final[Mapping[Strategy, str]] = {
+    Strategy.INCREMENTAL: "unique_key",
+    Strategy.DELETE_INSERT: "unique_key",
+    Strategy.SCD2: "unique_key",
+    Strategy.SNAPSHOT: "partition_column",
+}
+"""The setting that a strategy cannot do without."""
 
 
 def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]]:
@@ -101,11 +167,11 @@ def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]
 
 
 def header_annotations(text: str) -> Iterator[_Setting]:
-    """The lines `-- @key: value` among the comments that a file begins with."""
+    """The lines `-- @key: value`, or `# @key: value`, among the comments that a file begins with."""
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        if not line.lstrip().startswith("--"):
+        if not line.lstrip().startswith(("--", "#")):
             return
         if found := _ANNOTATION.match(line):
             yield _Setting(found[1], found[2], number)
@@ -143,6 +209,7 @@ def _read(path: str, settings: list[_Setting], known: Mapping[str, _Reader]) -> 
             read.problems.append(Problem(path, f"{key} is set twice", setting.line))
         if value is not None:
             read.values[key] = value
+            read.lines[key] = setting.line
     return read
 
 
@@ -221,10 +288,72 @@ def _words(key: str, value: Any) -> tuple[str, ...]:
     return tuple(word for word in (str(word).strip().strip("'\"") for word in words) if word)
 
 
+def _column(key: str, value: Any) -> str:
+    name = _text(key, value).strip()
+    name = name[1:-1] if len(name) > 2 and name[0] == name[-1] == '"' else name
+    if not name:
+        raise ValueError(f"{key} is the name of a column, not {value!r}")
+    return name
+
+
+def _columns(key: str, value: Any) -> tuple[str, ...]:
+    columns = _words(key, value)
+    twice = {column for column in columns if [one.lower() for one in columns].count(column.lower()) > 1}
+    if not columns or twice:
+        raise ValueError(f"{key} is a list of different columns, as `id, day`, not {value!r}")
+    return columns
+
+
+def _partitions(key: str, value: Any) -> tuple[PartitionField, ...]:
+    """The fields of `day(ts), bucket(16, id), country`; a list in YAML holds one in each item."""
+    texts = value if isinstance(value, list) else re.split(r",(?![^(]*\))", _text(key, value))
+    fields = tuple(_partition(key, str(text).strip()) for text in texts)
+    if len(set(fields)) < len(fields):
+        raise ValueError(f"{key} has a field twice: {value!r}")
+    return fields
+
+
+def _partition(key: str, text: str) -> PartitionField:
+    if "(" not in text:
+        return PartitionField(_column(key, text))
+    found = _TRANSFORM.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{key} is a list of columns and transforms, as `day(ts), bucket(16, id)`, not {text!r}")
+    name = found[1].lower()
+    if name not in _TRANSFORMS:
+        raise ValueError(f"unknown transform {found[1]!r} in {key}{_suggestion(name, _TRANSFORMS)}")
+    wants_number = _TRANSFORMS[name]
+    if wants_number != (found[2] is not None) or found[2] == "0":
+        example = f"{name}(16, column)" if wants_number else f"{name}(column)"
+        raise ValueError(f"{key}: {name} is written `{example}`, not {text!r}")
+    return PartitionField(_column(key, found[3]), f"{name}[{int(found[2])}]" if wants_number else name)
+
+
+_TRANSFORM: Final = re.compile(r"(\w+)\s*\(\s*(?:(\d{1,9})\s*,\s*)?([^,()]+?)\s*\)")
+_TRANSFORMS: Final[Mapping[str, bool]] = {
+    "identity": False,
+    "year": False,
+    "month": False,
+    "day": False,
+    "hour": False,
+    "bucket": True,
+    "truncate": True,
+    "void": False,
+}
+"""Iceberg's transforms, and whether each takes a number before its column."""
+
 _CONFIG: Final[Mapping[str, _Reader]] = {
     "description": _text,
     "materialized": _choice(Materialized),
     "merge_strategy": _choice(Strategy),
+    "unique_key": _columns,
+    "partition_by": _partitions,
+    "partition_column": _column,
+    "watermark_column": _column,
+    "scd_valid_from": _column,
+    "scd_valid_to": _column,
+    "close_missing": _flag,
+    "on_schema_change": _choice(SchemaChange),
     "archive_landing_zones": _flag,
     "max_retries": _count,
     "retry_delay_seconds": _seconds,
