@@ -10,7 +10,9 @@ from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
     NoSuchTableError,
+    NoSuchViewError,
     TableAlreadyExistsError,
+    ViewAlreadyExistsError,
 )
 from pyiceberg.io import FileIO
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
@@ -23,19 +25,21 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.table.update import AddSnapshotUpdate, RemoveSnapshotsUpdate, TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 from pyiceberg.view import View
+from pyiceberg.view.metadata import ViewMetadata, ViewVersion
 
 from contracts.names import Qualified
 from shared.errors import Conflict
 from shared.lakehouse.embedded import EmbeddedLakehouse
 from shared.lakehouse.files import TableFiles, new_folder
-from shared.lakehouse.port import BranchClosed
+from shared.lakehouse.port import BranchClosed, Relation, RelationKind
+from shared.lakehouse.view_metadata import write_view
 
 SNAPSHOTS_KEPT = 20
 """Iceberg snapshots in a table's metadata; its history is the log of merges, so older ones are only ballast."""
 
 
 class BranchCatalog(MetastoreCatalog):
-    """Tables as a branch sees them; what it changes is seen on this branch only, until it is merged.
+    """Tables and views as a branch sees them; what it changes is seen on this branch only, until it is merged.
 
     Identifiers are `namespace.layer.name`. Creating a table gives it a location of its own: two branches may create
     the same name.
@@ -156,25 +160,62 @@ class BranchCatalog(MetastoreCatalog):
         """Refuse: a table belongs to the pipeline of its name."""
         _refuse("renaming a table")
 
-    def view_exists(self, identifier: str | Identifier) -> bool:
-        """Say that there are no views."""
-        return False
-
-    def list_views(self, namespace: str | Identifier) -> list[Identifier]:
-        """Say that there are no views."""
-        return []
+    def create_view(
+        self,
+        identifier: str | Identifier,
+        schema: Schema | pa.Schema,
+        view_version: ViewVersion,
+        location: str | None = None,
+        properties: Properties = EMPTY_DICT,
+    ) -> View:
+        """Create a view, where there is neither a table nor a view of that name."""
+        name = _name(identifier)
+        if not self.namespace_exists(name[:-1]):
+            raise NoSuchNamespaceError(f"no namespace {'.'.join(name[:-1])!r}")
+        view, written = write_view(
+            self._files,
+            self._bucket,
+            name,
+            self._convert_schema_if_needed(schema),
+            view_version,
+            location=location,
+            properties=properties,
+        )
+        try:
+            self._create_pointer(name, written, RelationKind.VIEW)
+        except TableAlreadyExistsError as error:
+            raise ViewAlreadyExistsError(str(error)) from error
+        return view
 
     def load_view(self, identifier: str | Identifier) -> View:
-        """Refuse: there are no views."""
-        _refuse("a view")
+        """Load a view as the branch sees it."""
+        name = _name(identifier)
+        with self._files.new_input(self._view(name).location).open() as stream:
+            return View(tuple(name), ViewMetadata.model_validate_json(stream.read()))
 
-    def register_view(self, identifier: str | Identifier, metadata_location: str) -> View:
-        """Refuse: there are no views."""
-        _refuse("a view")
+    def view_exists(self, identifier: str | Identifier) -> bool:
+        """Whether the branch sees a view of that name."""
+        try:
+            self._view(_name(identifier))
+        except NoSuchViewError:
+            return False
+        return True
 
     def drop_view(self, identifier: str | Identifier) -> None:
-        """Refuse: there are no views."""
-        _refuse("a view")
+        """Take a view off the branch; its file stays, other branches may need it."""
+        name = _name(identifier)
+        self._move_pointer(name, self._view(name).location, None)
+
+    def list_views(self, namespace: str | Identifier) -> list[Identifier]:
+        """List the views of a namespace, as the branch sees them."""
+        levels = self.identifier_to_tuple(namespace)
+        relations = self._portal.call(self._lakehouse.relations, self._branch)
+        views = [name for name, found in relations.items() if found.kind is RelationKind.VIEW]
+        return [tuple(view) for view in views if tuple(view[:-1]) == levels]
+
+    def register_view(self, identifier: str | Identifier, metadata_location: str) -> View:
+        """Refuse: a view is created."""
+        _refuse("registering a view")
 
     def _create_staged_table(
         self,
@@ -222,10 +263,16 @@ class BranchCatalog(MetastoreCatalog):
             catalog=self,
         )
 
-    def _create_pointer(self, identifier: Identifier, location: str) -> None:
+    def _view(self, name: Qualified) -> Relation:
+        found = self._portal.call(self._lakehouse.relation, name, self._branch)
+        if found is None or found.kind is not RelationKind.VIEW:
+            raise NoSuchViewError(f"no view {str(name)!r} on {self._branch!r}")
+        return found
+
+    def _create_pointer(self, identifier: Identifier, location: str, kind: RelationKind = RelationKind.TABLE) -> None:
         self._files.settle()
         try:
-            self._portal.call(self._lakehouse.commit, self._branch, _name(identifier), None, location)
+            self._portal.call(self._lakehouse.commit, self._branch, _name(identifier), None, location, kind)
         except BranchClosed:
             raise
         except Conflict as error:

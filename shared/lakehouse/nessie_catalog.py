@@ -10,8 +10,15 @@ from urllib.parse import quote
 import pyarrow as pa
 import requests
 from pyiceberg.catalog import Catalog
-from pyiceberg.catalog.rest import DEFAULT_ENDPOINTS, RestCatalog
-from pyiceberg.exceptions import CommitFailedException, NoSuchNamespaceError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.catalog.rest import DEFAULT_ENDPOINTS, Capability, RestCatalog
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NoSuchNamespaceError,
+    NoSuchTableError,
+    NoSuchViewError,
+    TableAlreadyExistsError,
+    ViewAlreadyExistsError,
+)
 from pyiceberg.io import FileIO
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
 from pyiceberg.schema import Schema
@@ -20,6 +27,8 @@ from pyiceberg.table.metadata import new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.table.update import AddSchemaUpdate, AddSnapshotUpdate, TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
+from pyiceberg.view import View
+from pyiceberg.view.metadata import ViewMetadata, ViewVersion
 
 from contracts.names import Qualified
 from shared.errors import Forbidden, Internal, NotFound, Unavailable
@@ -27,20 +36,22 @@ from shared.lakehouse.files import TableFiles, new_folder
 from shared.lakehouse.nessie_names import WAREHOUSE, closed_name, merged_name
 from shared.lakehouse.nessie_schema import counted_depth_first
 from shared.lakehouse.port import BranchClosed
+from shared.lakehouse.view_metadata import write_view
 
 T = TypeVar("T")
 
 _TIMEOUT: Final = (5.0, 60.0)
 """Seconds to connect, and to answer: a commit hangs for 17 s when the object store is away."""
 
-
+_VIEW: Final = "ICEBERG_VIEW"
+"""What Nessie calls the content of a view."""
 _NO_NAMESPACE: Final = re.compile(r"namespace '.*' must exist")
 _NOT_ALLOWED: Final = "is not allowed for role"
 """What a refusal says that comes as a failure (500)."""
 
 
 class NessieCatalog(RestCatalog):
-    """Tables as a branch sees them; what it changes is seen on this branch only, until it is merged.
+    """Tables and views as a branch sees them; what it changes is seen on this branch only, until it is merged.
 
     Identifiers are `namespace.layer.name`. Creating a table gives it a location of its own: two branches may create
     the same name. A branch that was closed is read under the name that it goes on as.
@@ -167,6 +178,82 @@ class NessieCatalog(RestCatalog):
         tables: list[Identifier] = self._reading(super().list_tables, namespace)
         return tables
 
+    def create_view(
+        self,
+        identifier: str | Identifier,
+        schema: Schema | pa.Schema,
+        view_version: ViewVersion,
+        location: str | None = None,
+        properties: Properties = EMPTY_DICT,
+    ) -> View:
+        """Create a view, where there is neither a table nor a view of that name.
+
+        Nessie's Iceberg endpoint would choose a folder beside the view's own, so its file and its commit are ours.
+        """
+        name = _name(identifier)
+        view, written = write_view(
+            self._files,
+            self._bucket,
+            name,
+            self._convert_schema_if_needed(schema),
+            view_version,
+            location=location,
+            properties=properties,
+        )
+        self._files.settle()
+        content = {
+            "type": _VIEW,
+            "metadataLocation": written,
+            "versionId": view_version.version_id,
+            "schemaId": view_version.schema_id,
+        }
+        with self._writing():
+            head = self._connections.newest_commit(self._branch)
+            if self._connections.content(self._branch, name) is not None:
+                raise ViewAlreadyExistsError(f"there is a table or a view {str(name)!r} on {self._branch!r}")
+            self._connections.commit(self._branch, head, f"create {name}", name, {"type": "PUT", "content": content})
+        return view
+
+    def load_view(self, identifier: str | Identifier) -> View:
+        """Load a view as the branch sees it."""
+        name = _name(identifier)
+        location = self._view_location(name)
+        if location is None:
+            raise NoSuchViewError(f"no view {str(name)!r} on {self._branch!r}")
+        with self._files.new_input(location).open() as stream:
+            return View(tuple(name), ViewMetadata.model_validate_json(stream.read()))
+
+    def view_exists(self, identifier: str | Identifier) -> bool:
+        """Whether the branch sees a view of that name."""
+        return self._view_location(_name(identifier)) is not None
+
+    def drop_view(self, identifier: str | Identifier) -> None:
+        """Take a view off the branch; its file stays, other branches may need it."""
+        name = _name(identifier)
+        with self._writing():
+            head = self._connections.newest_commit(self._branch)
+            if self._view_location(name) is None:
+                raise NoSuchViewError(f"no view {str(name)!r} on {self._branch!r}")
+            self._connections.commit(self._branch, head, f"drop {name}", name, {"type": "DELETE"})
+
+    def list_views(self, namespace: str | Identifier) -> list[Identifier]:
+        """List the views of a namespace, as the branch sees them."""
+        views: list[Identifier] = self._reading(super().list_views, namespace)
+        return views
+
+    def register_view(self, identifier: str | Identifier, metadata_location: str) -> View:
+        """Refuse: a view is created."""
+        raise NotImplementedError("registering a view is not supported by the lakehouse")
+
+    def _view_location(self, name: Qualified) -> str | None:
+        for branch in (self._branch, closed_name(self._branch), merged_name(self._branch)):
+            try:
+                content = self._connections.content(branch, name)
+            except _NoBranch:
+                continue
+            return str(content["metadataLocation"]) if content is not None and content["type"] == _VIEW else None
+        raise NotFound(f"no branch {self._branch!r}")
+
     def _find_commit(
         self, identifier: str | Identifier, updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse | None:
@@ -212,7 +299,7 @@ class NessieCatalog(RestCatalog):
     # What PyIceberg's own would ask Nessie for, or make anew for each table.
 
     def _fetch_config(self) -> None:
-        self._supported_endpoints = set(DEFAULT_ENDPOINTS)
+        self._supported_endpoints = {*DEFAULT_ENDPOINTS, Capability.V1_LIST_VIEWS}
         self._namespace_separator = "\x1f"
 
     def _create_session(self) -> requests.Session:
@@ -241,6 +328,36 @@ class Connections(requests.Session):
     def has_branch(self, name: str) -> bool:
         """Whether there is a branch of this name."""
         return self.get(f"{self._trees}/{quote(name, safe='')}", params={}).status_code == requests.codes.ok
+
+    def newest_commit(self, branch: str) -> str:
+        """The newest commit of a branch."""
+        head: str = self._answer(self.get(f"{self._trees}/{quote(branch, safe='')}"))["reference"]["hash"]
+        return head
+
+    def content(self, branch: str, name: Qualified) -> dict[str, Any] | None:
+        """What a name stands for on a branch, as Nessie keeps it; None where it stands for nothing."""
+        response = self.get(f"{self._trees}/{quote(branch, safe='')}/contents/{name}")
+        if _error(response).get("errorCode") == "CONTENT_NOT_FOUND":
+            return None
+        content: dict[str, Any] = self._answer(response)["content"]
+        return content
+
+    def commit(self, branch: str, head: str, message: str, name: Qualified, operation: dict[str, Any]) -> None:
+        """Change what a name stands for on a branch, if nobody has changed it since that commit."""
+        path = f"{self._trees}/{quote(branch, safe='')}@{head}/history/commit"
+        operations = [{**operation, "key": {"elements": list(name)}}]
+        body = {"commitMeta": {"message": message}, "operations": operations}
+        response = self.post(path, data=json.dumps(body).encode())
+        if response.status_code == requests.codes.conflict:
+            raise CommitFailedException(f"{str(name)!r} on {branch!r} was changed meanwhile: {_reason(response)}")
+        self._answer(response)
+
+    def _answer(self, response: requests.Response) -> dict[str, Any]:
+        if _error(response).get("errorCode") == "REFERENCE_NOT_FOUND":
+            raise _NoBranch(_reason(response))
+        response.raise_for_status()
+        answer: dict[str, Any] = response.json()
+        return answer
 
     def request(self, method: str, url: str | bytes, *args: Any, **options: Any) -> requests.Response:
         """Send a request; what PyIceberg left out of it is put in."""
