@@ -12,19 +12,18 @@ from shared.errors import Invalid
 DIALECT: Final = "duckdb"
 
 
-def query_of(view: Qualified, metadata: Mapping[str, Any]) -> str:
-    """The query of a view, from its metadata as Iceberg's specification lays it out.
-
-    `Invalid` for a view that some other engine made, and that is not told in DuckDB's SQL.
-    """
+def current_version(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The version of a view that holds, from its metadata as Iceberg's specification lays it out."""
     current = metadata["current-version-id"]
-    version = next(version for version in metadata["versions"] if version["version-id"] == current)
-    for representation in version["representations"]:
-        if representation["dialect"].lower() == DIALECT:
-            sql: str = representation["sql"]
-            return sql
-    dialects = ", ".join(sorted(representation["dialect"] for representation in version["representations"]))
-    raise Invalid(f"view {view} is told in the SQL of {dialects}, not in that of {DIALECT}")
+    version: Mapping[str, Any] = next(one for one in metadata["versions"] if one["version-id"] == current)
+    return version
+
+
+def query_of(metadata: Mapping[str, Any]) -> str | None:
+    """The query of a view, from its metadata; None where it is not told in DuckDB's SQL."""
+    representations = current_version(metadata)["representations"]
+    told: list[str] = [one["sql"] for one in representations if one["dialect"].lower() == DIALECT]
+    return told[0] if told else None
 
 
 def in_order(views: Mapping[Qualified, Collection[Qualified]]) -> list[Qualified]:

@@ -7,8 +7,6 @@ from uuid import uuid4
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError, NoSuchViewError, TableAlreadyExistsError, ViewAlreadyExistsError
-from pyiceberg.schema import Schema
-from pyiceberg.types import LongType, NestedField
 
 from contracts.names import Qualified
 from infra.stacks.stack import Stack
@@ -17,12 +15,9 @@ from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.collection import find_surplus, remove
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.files import TableFiles, s3_properties
-from shared.lakehouse.port import MAIN, BranchClosed, Lakehouse, MergeConflict, Merged, Relation, RelationKind
-from shared.lakehouse.view_metadata import version_of
+from shared.lakehouse.port import MAIN, BranchClosed, Lakehouse, MergeConflict, Relation, RelationKind
 from shared.object_store import ObjectStore, object_store
-from tests.tables import Catalogs, append, merged, new_branch, new_table, read
-
-COLUMNS = Schema(NestedField(1, "n", LongType(), required=False))
+from tests.tables import COLUMNS, Catalogs, append, create_view, merged, merged_view, new_branch, new_table, read
 
 
 @pytest.fixture(scope="module")
@@ -60,31 +55,16 @@ def view() -> Qualified:
     return new_table()
 
 
-def create(catalog: Catalog, view: Qualified, sql: str = "select 1 as n") -> None:
-    catalog.create_view(tuple(view), COLUMNS, version_of(view, sql), properties={"rat.pipeline_id": "1"})
-
-
 def sql(catalog: Catalog, view: Qualified) -> str:
     told = catalog.load_view(tuple(view)).sql_for("duckdb")
     assert told is not None
     return told.sql
 
 
-async def merged_view(lake: Lakehouse, on: Catalogs, view: Qualified, sql: str = "select 1 as n") -> Merged:
-    """Put a view on main in the place of whatever is there."""
-    branch = await new_branch(lake)
-    if await lake.relation(view, branch) is not None:
-        await lake.drop_table(branch, view)
-    create(on(branch), view, sql)
-    merge = await lake.merge(branch, uuid4(), 1)
-    assert merge is not None
-    return merge
-
-
 async def test_a_view_is_seen_by_its_branch_only_until_it_is_merged(
     lake: Lakehouse, on: Catalogs, branch: str, view: Qualified
 ) -> None:
-    create(on(branch), view, "select 7 as n")
+    create_view(on(branch), view, "select 7 as n")
 
     assert await lake.relation(view) is None
     assert (await lake.relations(branch))[view].kind is RelationKind.VIEW
@@ -125,9 +105,9 @@ async def test_one_name_is_a_table_or_a_view(lake: Lakehouse, on: Catalogs, view
     branch = await new_branch(lake)
 
     with pytest.raises(ViewAlreadyExistsError):
-        create(on(branch), view)
+        create_view(on(branch), view)
     with pytest.raises(ViewAlreadyExistsError):
-        create(on(branch), table)
+        create_view(on(branch), table)
     with pytest.raises(TableAlreadyExistsError):
         on(branch).create_table(tuple(view), COLUMNS)
 
@@ -155,7 +135,7 @@ async def test_views_that_two_branches_change_are_in_conflict(lake: Lakehouse, o
     first, second, third = [await new_branch(lake) for _ in range(3)]
     for branch in (first, second):
         on(branch).drop_view(tuple(view))
-        create(on(branch), view, f"select '{branch}' as n")
+        create_view(on(branch), view, f"select '{branch}' as n")
     await lake.drop_table(third, view)
 
     assert await lake.merge(first, uuid4(), 1) is not None
@@ -170,7 +150,7 @@ async def test_a_view_and_a_table_of_one_new_name_are_in_conflict(
     lake: Lakehouse, on: Catalogs, branch: str, view: Qualified
 ) -> None:
     other = await new_branch(lake)
-    create(on(branch), view)
+    create_view(on(branch), view)
     append(on(other), view, 1)
 
     assert await lake.merge(branch, uuid4(), 1) is not None
@@ -196,11 +176,11 @@ async def test_a_view_is_dropped_by_a_merge(lake: Lakehouse, on: Catalogs, view:
 async def test_a_closed_branch_takes_no_view_and_shows_those_that_it_has(
     lake: Lakehouse, on: Catalogs, branch: str, view: Qualified
 ) -> None:
-    create(on(branch), view, "select 5 as n")
+    create_view(on(branch), view, "select 5 as n")
     await lake.close_branch(branch)
 
     with pytest.raises(BranchClosed):
-        create(on(branch), new_table())
+        create_view(on(branch), new_table())
     with pytest.raises(BranchClosed):
         on(branch).drop_view(tuple(view))
     assert sql(on(branch), view) == "select 5 as n"
@@ -216,7 +196,7 @@ async def test_the_file_of_a_view_is_collected_when_nothing_needs_it(
 ) -> None:
     merge = await merged_view(lake, on, view)
     await merged_view(lake, on, view, "select 2 as n")
-    create(on(branch), other := new_table())
+    create_view(on(branch), other := new_table())
     await lake.close_branch(branch)
     await lake.delete_branch(branch)
     grace = timedelta(0)
