@@ -5,7 +5,7 @@ main's as of the entry that the branch was made from.
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,9 +23,12 @@ from shared.lakehouse.port import (
     BranchClosed,
     MergeConflict,
     Merged,
+    MetadataFile,
     Relation,
     RelationKind,
     TableChange,
+    ViewFile,
+    kind_of,
     tables_among,
 )
 from shared.settings import Settings
@@ -47,7 +50,7 @@ async def embedded_lakehouse(
 
 
 class EmbeddedLakehouse:
-    """Implements `shared.lakehouse.port.Lakehouse`, and `commit` and `namespaces` for catalogs of a branch.
+    """Implements `shared.lakehouse.port.Lakehouse`.
 
     Locks are always taken in one order: main's row, then the branch's.
     """
@@ -65,13 +68,10 @@ class EmbeddedLakehouse:
 
     async def ensure_namespace(self, namespace: str, layer: str) -> None:
         """Make sure that tables can be created in `namespace.layer`, on every branch."""
-        await self.add_namespaces([namespace, f"{namespace}.{layer}"])
-
-    async def add_namespaces(self, names: Sequence[str]) -> None:
-        """Make sure that these Iceberg namespaces exist."""
         with _translated():
             await self._pool.execute(
-                "insert into namespaces (name) select unnest($1::text[]) on conflict do nothing", names
+                "insert into namespaces (name) select unnest($1::text[]) on conflict do nothing",
+                [namespace, f"{namespace}.{layer}"],
             )
 
     async def namespaces(self) -> set[str]:
@@ -152,23 +152,15 @@ class EmbeddedLakehouse:
 
     async def drop_table(self, branch: str, table: Qualified) -> None:
         """Take a table or a view off a branch, and with the merge off main; its files stay."""
-        relation = await self.relation(table, branch)
-        if relation is None:
+        found = await self.relation(table, branch)
+        if found is None:
             raise NotFound(f"no table {str(table)!r} on {branch!r}")
-        await self.commit(branch, table, relation.location, None)
+        await self.commit(branch, table, found.location, None)
 
     async def commit(
-        self,
-        branch: str,
-        table: Qualified,
-        expected: str | None,
-        location: str | None,
-        kind: RelationKind = RelationKind.TABLE,
+        self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
     ) -> None:
-        """Move the pointer of a table or view on a branch from one metadata file to the next.
-
-        None stands for one that does not exist. `Conflict` when the pointer is not where it is expected.
-        """
+        """Move the pointer of a table or view on a branch from one metadata file to the next."""
         if branch == MAIN:
             raise Forbidden(f"{str(table)!r} on main changes by merges only")
         with _translated():
@@ -198,8 +190,8 @@ class EmbeddedLakehouse:
                     branch,
                     str(table),
                     base_seq,
-                    location,
-                    kind,
+                    new.location if new else None,
+                    kind_of(new),
                 )
 
     async def merge(

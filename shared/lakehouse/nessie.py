@@ -23,9 +23,11 @@ from shared.lakehouse.port import (
     BranchClosed,
     MergeConflict,
     Merged,
+    MetadataFile,
     Relation,
     RelationKind,
     TableChange,
+    ViewFile,
     tables_among,
 )
 from shared.settings import Settings
@@ -148,17 +150,28 @@ class NessieLakehouse:
 
     async def drop_table(self, branch: str, table: Qualified) -> None:
         """Take a table or a view off a branch, and with the merge off main; its files stay."""
+        found = await self.relation(table, branch)
+        if found is None:
+            raise NotFound(f"no table {str(table)!r} on {branch!r}")
+        await self.commit(branch, table, found.location, None)
+
+    async def commit(
+        self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
+    ) -> None:
+        """Move a table or view on a branch from one metadata file to the next, which Nessie does not look into."""
+        if branch == MAIN:
+            raise Forbidden(f"{str(table)!r} on main changes by merges only")
         with _translated():
-            reference = await self._open(branch)
-            if await self._relation_at(table, segment(branch, at=reference["hash"])) is None:
-                raise NotFound(f"no table {str(table)!r} on {branch!r}")
-            operation = {"type": "DELETE", "key": {"elements": list(table)}}
             try:
-                await self._commit(branch, reference["hash"], f"drop {table}", [operation])
+                at, content = await self._content(branch, table)
+                found = content["metadataLocation"] if content else None
+                if found != expected:
+                    raise Conflict(f"{str(table)!r} on {branch!r} is at {found}, not at {expected}")
+                await self._commit(branch, at, f"write {table}", _change(table, content, new))
             except Refused as refused:
                 if refused.is_missing_reference:
                     raise await self._gone(branch) from refused
-                raise Conflict(f"{str(table)!r} on {branch!r} was changed meanwhile: {refused.message}") from refused
+                raise Conflict(f"{str(table)!r} on {branch!r} was not changed: {refused.message}") from refused
 
     async def merge(
         self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
@@ -555,6 +568,13 @@ class NessieLakehouse:
             if entry["type"] in _KINDS
         }
 
+    async def _content(self, branch: str, table: Qualified) -> tuple[str, Json | None]:
+        """What an open branch holds of a table now, and the hash of the commit at which it does."""
+        body = {"requestedKeys": [{"elements": list(table)}]}
+        answer = await self._api.ask("POST", f"/trees/{segment(branch)}/contents", body=body, query={})
+        contents = answer["contents"]
+        return answer["effectiveReference"]["hash"], contents[0]["content"] if contents else None
+
     async def _relation_at(self, name: Qualified, reference: str) -> Relation | None:
         if reference == segment(MAIN, at=BEGINNING):
             return None
@@ -598,6 +618,41 @@ def _properties(branch: str, run_id: UUID | None, attempt: int | None) -> dict[s
     if attempt is not None:
         properties[_ATTEMPT] = str(attempt)
     return properties
+
+
+def _change(name: Qualified, content: Json | None, new: MetadataFile | ViewFile | None) -> list[Json]:
+    """The operations that make a table or view of a branch, which has this content now, what it shall be."""
+    key = {"elements": list(name)}
+    dropped = {"type": "DELETE", "key": key}
+    if new is None:
+        return [dropped]
+    made = _content_of(new)
+    if content is None:
+        return [{"type": "PUT", "key": key, "content": made}]
+    if content["type"] != made["type"]:
+        return [dropped, {"type": "PUT", "key": key, "content": made}]
+    # The same id says that it is the same table; without one, it is a new one.
+    return [{"type": "PUT", "key": key, "content": made | {"id": content["id"]}}]
+
+
+def _content_of(new: MetadataFile | ViewFile) -> Json:
+    match new:
+        case MetadataFile():
+            return {
+                "type": "ICEBERG_TABLE",
+                "metadataLocation": new.location,
+                "snapshotId": -1 if new.snapshot_id is None else new.snapshot_id,
+                "schemaId": new.schema_id,
+                "specId": new.spec_id,
+                "sortOrderId": new.sort_order_id,
+            }
+        case ViewFile():
+            return {
+                "type": "ICEBERG_VIEW",
+                "metadataLocation": new.location,
+                "versionId": new.version_id,
+                "schemaId": new.schema_id,
+            }
 
 
 def _merged(entry: Json) -> Merged:

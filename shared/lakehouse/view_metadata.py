@@ -12,7 +12,8 @@ from pyiceberg.view import View
 from pyiceberg.view.metadata import ViewHistoryEntry, ViewMetadata, ViewVersion
 
 from contracts.names import Qualified
-from shared.lakehouse.files import TableFiles, new_folder
+from shared.lakehouse.files import TableFiles
+from shared.lakehouse.port import ViewFile
 from shared.lakehouse.views import DIALECT
 
 _FORMAT: Final = 1
@@ -32,17 +33,9 @@ def version_of(view: Qualified, sql: str) -> ViewVersion:
 
 
 def write_view(
-    files: TableFiles,
-    bucket: str,
-    name: Qualified,
-    schema: Schema,
-    version: ViewVersion,
-    *,
-    location: str | None,
-    properties: Properties,
-) -> tuple[View, str]:
-    """Write the metadata of a new view; gives the view and where its metadata is once `files` are settled."""
-    folder = (location or new_folder(bucket, name)).rstrip("/")
+    files: TableFiles, folder: str, name: Qualified, schema: Schema, version: ViewVersion, properties: Properties
+) -> tuple[View, ViewFile]:
+    """Write the metadata of a new view into its folder; with a pointer to it, the view is there."""
     metadata = ViewMetadata(
         view_uuid=str(uuid4()),
         format_version=_FORMAT,
@@ -53,7 +46,6 @@ def write_view(
         version_log=[ViewHistoryEntry(timestamp_ms=version.timestamp_ms, version_id=version.version_id)],
         properties=properties,
     )
-    written = f"{folder}/metadata/00000-{uuid4()}.metadata.json"
-    with files.new_output(written).create() as output:
-        output.write(metadata.model_dump_json(by_alias=True, exclude_none=True).encode())
-    return View(tuple(name), metadata), written
+    location = f"{folder}/metadata/00000-{uuid4()}.metadata.json"
+    files.put_all({location: metadata.model_dump_json(by_alias=True, exclude_none=True).encode()})
+    return View(tuple(name), metadata), ViewFile(location, version.version_id, version.schema_id)

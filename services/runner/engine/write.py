@@ -26,7 +26,8 @@ from services.runner.engine.schema import (
 from services.runner.engine.session import errors_of
 from services.runner.engine.statistics import ParquetFile, data_file
 from services.runner.problems import WorkFailed
-from services.runner.target import Commit, Target
+from services.runner.target import Target
+from shared.lakehouse.commit import Commit
 
 _FILE_BYTES: Final = 512_000_000
 
