@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import duckdb
@@ -24,6 +24,9 @@ from services.runner.template import Facts, render
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.settings import Settings
+
+NewTable: TypeAlias = Callable[[], "WrittenTable"]
+"""Names a table that nobody has written yet."""
 
 FIRST_RUN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -67,7 +70,7 @@ class WrittenTable:
 
 
 @asynccontextmanager
-async def written_tables(settings: Settings, spill_directory: Path) -> AsyncIterator[Callable[[], WrittenTable]]:
+async def written_tables(settings: Settings, spill_directory: Path) -> AsyncIterator[NewTable]:
     """New tables, one after another, on a branch of their own, as the process of a run writes them."""
     async with lakehouse(settings, "runner") as lake:
         await lake.ensure_namespace("test", "bronze")

@@ -39,7 +39,7 @@ def partitioned(fields: Sequence[tuple[str, str]], schema: Schema, specs: Sequen
     known = {(field.source_id, str(field.transform)): field for spec in specs for field in spec.fields}
     last = max((spec.last_assigned_field_id for spec in specs), default=PARTITION_FIELD_ID_START - 1)
     numbers = count(last + 1)
-    made = []
+    made: list[PartitionField] = []
     for column, name in fields:
         source = schema.find_field(column)
         transform = parse_transform(name)

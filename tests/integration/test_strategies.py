@@ -1,6 +1,6 @@
 """Each merge strategy does to a table what `pipelines.md` says, file by file, over the real store and catalog."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -8,19 +8,17 @@ from infra.stacks.stack import Stack
 from services.runner.config import PartitionField, SchemaChange
 from services.runner.domain import FailureKind
 from services.runner.problems import WorkFailed
-from tests.writing import WrittenTable, written_tables
+from tests.writing import NewTable, WrittenTable, written_tables
 
 
 @pytest.fixture(scope="module")
-async def new_table(
-    stack: Stack, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Callable[[], WrittenTable]]:
+async def new_table(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NewTable]:
     async with written_tables(stack.settings, tmp_path_factory.mktemp("spill")) as new_table:
         yield new_table
 
 
 @pytest.fixture
-def table(new_table: Callable[[], WrittenTable]) -> WrittenTable:
+def table(new_table: NewTable) -> WrittenTable:
     return new_table()
 
 

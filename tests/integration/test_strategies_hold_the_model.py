@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from infra.stacks.stack import Stack
 from services.runner.config import PartitionField
 from tests.table_model import Run, TableModel, counted
-from tests.writing import WrittenTable, written_tables
+from tests.writing import NewTable, WrittenTable, written_tables
 
 
 @dataclass(frozen=True)
@@ -163,14 +163,12 @@ def literal(value: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-async def new_table(
-    stack: Stack, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Callable[[], WrittenTable]]:
+async def new_table(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NewTable]:
     async with written_tables(stack.settings, tmp_path_factory.mktemp("spill")) as new_table:
         yield new_table
 
 
-def test_a_table_is_what_the_model_says(new_table: Callable[[], WrittenTable], request: pytest.FixtureRequest) -> None:
+def test_a_table_is_what_the_model_says(new_table: NewTable, request: pytest.FixtureRequest) -> None:
     examples = int(request.config.getoption("--examples"))
 
     @settings(
