@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import duckdb
-from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from contracts.names import Qualified
@@ -21,6 +20,7 @@ from services.runner.engine.statement import parse
 from services.runner.engine.write import write
 from services.runner.target import Target
 from services.runner.template import Facts, render
+from shared.lakehouse.branch_catalog import BranchCatalog
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.settings import Settings
@@ -36,7 +36,7 @@ class WrittenTable:
     """The table of a pipeline, and how its next run writes it."""
 
     connection: duckdb.DuckDBPyConnection
-    catalog: Catalog
+    catalog: BranchCatalog
     name: Qualified
     pipeline_id: UUID = field(default_factory=uuid4)
     next_run: datetime = FIRST_RUN

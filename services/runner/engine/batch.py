@@ -22,7 +22,9 @@ from services.runner.engine.session import errors_of, kind_of, told
 from services.runner.engine.statement import identifier
 from services.runner.engine.touched import Touched, same, touched_files
 from services.runner.problems import WorkFailed
-from services.runner.target import Commit, PresentFile, Target
+from services.runner.target import Target
+from shared.lakehouse.commit import Commit
+from shared.lakehouse.manifests import PresentFile
 
 _LARGE_FILE: Final = 512_000_000
 _SMALL_FILE: Final = 16_000_000
@@ -205,7 +207,7 @@ class Batch:
 
     @cached_property
     def _file_bytes(self) -> int:
-        size = sum(file.entry.data_file.file_size_in_bytes for file in self.commit.files())
+        size = sum(file.size_bytes for file in self.commit.files())
         return min(max(size // _SHARE, _SMALL_FILE), _LARGE_FILE)
 
 

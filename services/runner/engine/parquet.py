@@ -13,7 +13,7 @@ from services.runner.engine.partitions import Partitioning, column
 from services.runner.engine.schema import duckdb_type, field_ids
 from services.runner.engine.statement import identifier, string
 from services.runner.engine.statistics import ParquetFile, data_file
-from services.runner.target import Commit
+from shared.lakehouse.commit import Commit
 
 FILE: Final = "file"
 """The name that the location of a row's file has beside the columns that `rows_of` gives."""

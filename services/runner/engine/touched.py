@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import duckdb
 from pyiceberg.conversions import from_bytes
-from pyiceberg.manifest import DataFileContent
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
     BinaryType,
@@ -30,8 +29,11 @@ from services.runner.engine.parquet import FILE, rows_of
 from services.runner.engine.partitions import Partitioning, column
 from services.runner.engine.schema import duckdb_type
 from services.runner.problems import WorkFailed
-from services.runner.target import Commit, PresentFile
+from shared.errors import Conflict
+from shared.lakehouse.commit import Commit
+from shared.lakehouse.manifests import PresentFile
 
+_FLOATS: Final = (FloatType, DoubleType)
 _MOST_PARTITIONS: Final = 10_000
 """Values of a partition field beyond which keys are not told apart by it."""
 
@@ -55,15 +57,11 @@ def same(ids: Collection[int], one: str, other: str) -> str:
 
 
 def live_files(commit: Commit) -> list[PresentFile]:
-    """The data files of the table, none of which has rows that are deleted elsewhere."""
-    files = commit.files()
-    if any(file.entry.data_file.content is not DataFileContent.DATA for file in files):
-        raise WorkFailed(
-            FailureKind.SCHEMA,
-            "another engine has deleted rows of this table by delete files, which the runner does not write over:"
-            " rewrite the table's data files there first, or run the pipeline once as full_refresh",
-        )
-    return files
+    """The data files of the table; `WorkFailed` where another engine keeps deletions of their rows beside them."""
+    try:
+        return commit.files()
+    except Conflict as error:
+        raise WorkFailed(FailureKind.SCHEMA, error.message) from error
 
 
 def touched_files(
@@ -100,14 +98,13 @@ def _by_partition(
     connection: duckdb.DuckDBPyConnection, commit: Commit, files: Sequence[PresentFile], keys: str, ids: Collection[int]
 ) -> list[PresentFile]:
     kept = list(files)
-    specs = commit.table.specs() if commit.table is not None else {}
+    specs = commit.metadata.specs()
     for spec_id in {file.spec_id for file in files}:
         partitioning = Partitioning(specs[spec_id], commit.schema)
         partitioning.prepare(connection)
         for place, field in enumerate(partitioning.spec.fields):
-            # NaN is not what it is compared with.
-            is_float = isinstance(commit.schema.find_type(field.source_id), FloatType | DoubleType)
-            if field.source_id not in ids or is_float:
+            # NaN is not equal to what it is compared with.
+            if field.source_id not in ids or isinstance(commit.schema.find_type(field.source_id), _FLOATS):
                 continue
             values = connection.execute(
                 f"select distinct {partitioning.expression(field)} from {keys} limit {_MOST_PARTITIONS + 1}"
@@ -166,7 +163,7 @@ def _known_bounds(
 
 def _literal(kind: IcebergType, encoded: bytes | None) -> str | None:
     """A bound as SQL; None where there is none, or it cannot be compared by."""
-    if encoded is None or not isinstance(kind, PrimitiveType) or isinstance(kind, FloatType | DoubleType):
+    if encoded is None or not isinstance(kind, PrimitiveType) or isinstance(kind, _FLOATS):
         return None
     try:
         return _sql(kind, from_bytes(kind, encoded))

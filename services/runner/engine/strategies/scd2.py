@@ -11,7 +11,7 @@ from services.runner.engine.partitions import column
 from services.runner.engine.schema import Column, field_of
 from services.runner.engine.statement import string
 from services.runner.engine.touched import candidates, live_files, same
-from services.runner.target import PresentFile
+from shared.lakehouse.manifests import PresentFile
 
 IS_CURRENT: Final = "is_current"
 
