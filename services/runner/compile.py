@@ -6,8 +6,17 @@ from typing import Final
 
 import duckdb
 
-from services.runner.config import CONFIG_FILE, Config, QualityHeader, Strategy, read_config, read_test_header
+from services.runner.config import (
+    CONFIG_FILE,
+    Config,
+    Materialized,
+    QualityHeader,
+    Strategy,
+    read_config,
+    read_test_header,
+)
 from services.runner.engine.statement import Statement, parse
+from services.runner.engine.views import view_problems
 from services.runner.problems import AuthorError, Problem
 from services.runner.template import Facts, render
 
@@ -54,6 +63,8 @@ def compile_pipeline(
         raise AuthorError(*problems)
     facts = facts_of(config.merge_strategy)
     statement = parse(connection, render(PIPELINE_FILE, files[PIPELINE_FILE], facts))
+    if config.materialized is Materialized.VIEW and (unfit := view_problems(connection, statement, facts.pipeline)):
+        raise AuthorError(*unfit)
     tests = tuple(compile_test(connection, path, files[path], facts) for path in test_files(files))
     return Compiled(config, statement, tests)
 

@@ -61,7 +61,9 @@ class Locations(Message):
 
     type: Literal["locations"] = "locations"
     locations: dict[str, str | None]
-    """Name of a table → where its metadata is; None where there is no such table."""
+    """Name of a table → where its metadata is; None where there is no such table, or a view is."""
+    views: dict[str, str] = {}
+    """Name of a view → its query."""
 
 
 class ValidationOrder(Message):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.exceptions import NoSuchTableError, NoSuchViewError
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
@@ -44,17 +44,32 @@ class Target:
         try:
             table = self.catalog.load_table(tuple(self.name))
         except NoSuchTableError:
+            self._give_up_view(strategy)
             return None
         if table.properties.get(PIPELINE_ID, str(self.pipeline_id)) == str(self.pipeline_id):
             return table
         if strategy is not Strategy.FULL_REFRESH:
-            raise WorkFailed(
-                FailureKind.SCHEMA,
-                f"table {str(self.name)!r} was written by another pipeline of this name, which was deleted:"
-                f" the first run of this one must be full_refresh, not {strategy}",
-            )
+            raise self._other(strategy)
         self.catalog.drop_table(tuple(self.name))
         return None
+
+    def _give_up_view(self, strategy: Strategy) -> None:
+        """Take a view off the branch, if there is one: the pipeline was a view, and is to be a table."""
+        try:
+            view = self.catalog.load_view(tuple(self.name))
+        except NoSuchViewError:
+            return
+        is_mine = view.properties.get(PIPELINE_ID, str(self.pipeline_id)) == str(self.pipeline_id)
+        if not is_mine and strategy is not Strategy.FULL_REFRESH:
+            raise self._other(strategy)
+        self.catalog.drop_view(tuple(self.name))
+
+    def _other(self, strategy: Strategy) -> WorkFailed:
+        return WorkFailed(
+            FailureKind.SCHEMA,
+            f"table {str(self.name)!r} was written by another pipeline of this name, which was deleted:"
+            f" the first run of this one must be full_refresh, not {strategy}",
+        )
 
     def begin(self, table: Table | None, schema: Schema, partitions: Sequence[PartitionField] = ()) -> Commit:
         """Begin a commit in which the table has these columns and is partitioned so; None is a table to be created.

@@ -10,8 +10,9 @@ from contracts.landing import ZoneForm
 from contracts.names import PipelineName, Qualified
 from contracts.pipelines import CheckedFile, CheckedTest, FileProblem, Validation, ZoneReference
 from services.runner.compile import PIPELINE_FILE, CompiledTest, compile_test, is_known, test_files
-from services.runner.config import CONFIG_FILE, Config, Strategy, read_config
+from services.runner.config import CONFIG_FILE, Config, Materialized, Strategy, read_config
 from services.runner.engine.statement import Statement, parse
+from services.runner.engine.views import view_problems
 from services.runner.problems import AuthorError, Problem
 from services.runner.template import Facts, render
 
@@ -25,6 +26,8 @@ def validate(connection: duckdb.DuckDBPyConnection, pipeline: PipelineName, file
     if PIPELINE_FILE in files:
         try:
             statement = parse(connection, render(PIPELINE_FILE, files[PIPELINE_FILE], facts))
+            if config.materialized is Materialized.VIEW:
+                problems += view_problems(connection, statement, name)
         except AuthorError as error:
             problems += error.problems
     else:

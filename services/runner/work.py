@@ -16,11 +16,13 @@ from contracts.names import Qualified
 from contracts.reports import Input, QualityResult
 from contracts.runs import LogLine, Phase
 from services.runner.compile import Compiled, CompiledTest, compile_pipeline
+from services.runner.config import Materialized
 from services.runner.engine.batch import Written
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.quality import QualityTest, run_tests
 from services.runner.engine.session import limit_memory
 from services.runner.engine.statement import Statement
+from services.runner.engine.views import view_query, write_view_of
 from services.runner.engine.write import write
 from services.runner.frames import (
     AskFiles,
@@ -37,6 +39,7 @@ from services.runner.frames import (
     read_in_process,
 )
 from services.runner.problems import AuthorError
+from services.runner.relations import Relations
 from services.runner.target import Target
 from services.runner.template import Facts, ZoneCall
 from shared.lakehouse.branch_catalog import BranchCatalog
@@ -105,7 +108,7 @@ class Work:
         self._connection = workplace.connection
         self._order = order
         self._pipeline = Qualified.parse(order.pipeline)
-        self._locations: dict[Qualified, str | None] = {}
+        self._relations = Relations(self._connection, self._ask_for)
         self._zones: dict[tuple[str, str, ZoneForm], ZoneContent] = {}
         self.inputs: list[Input] = []
 
@@ -120,8 +123,11 @@ class Work:
             return self._worked(None, [])
         tables = {table for statement in compiled.statements for table in statement.tables_named}
         compiling.pause()
-        self._locate({self._pipeline, *tables})
+        self._relations.locate({self._pipeline, *tables})
         compiling.resume()
+        if compiled.config.materialized is Materialized.VIEW:
+            # Before anything is read, so that a view that would read itself is told.
+            self._relations.become_view(self._pipeline, view_query(compiled.statement))
         bound = self._bind(compiled.statement)
         self._note_tables(compiled.statement)
         self._say_phase("compile", compiling, tables=len(compiled.statement.tables_named), files=self._files_read)
@@ -138,7 +144,9 @@ class Work:
                 run_started_at=order.started_at,
                 pipeline=self._pipeline,
                 strategy=strategy,
-                is_incremental=lambda: strategy.is_incremental and self._location_of(self._pipeline) is not None,
+                is_incremental=lambda: (
+                    strategy.is_incremental and self._relations.location_of(self._pipeline) is not None
+                ),
                 parameters=order.parameters,
             ),
         )
@@ -183,24 +191,15 @@ class Work:
 
     def _bind(self, statement: Statement) -> Bound:
         """A query with everything in its place."""
-        locations = {table: self._location_of(table) for table in statement.tables_named}
-        relations = {table: f"iceberg_scan('{place}')" for table, place in locations.items() if place is not None}
+        relations = self._relations.of(statement)
         zones = {use.call.placeholder: self._content_of(use.call) for use in statement.zones}
         return bind(statement, relations, zones, self._workplace.bucket)
 
     def _content_of(self, call: ZoneCall) -> ZoneContent:
         return self._zones[call.namespace, call.zone, call.form]
 
-    def _location_of(self, table: Qualified) -> str | None:
-        self._locate({table})
-        return self._locations[table]
-
-    def _locate(self, tables: set[Qualified]) -> None:
-        unknown = sorted(str(table) for table in tables - self._locations.keys())
-        if not unknown:
-            return
-        answer = self._parent.ask(AskLocations(tables=unknown), Locations)
-        self._locations |= {Qualified.parse(name): location for name, location in answer.locations.items()}
+    def _ask_for(self, names: list[str]) -> Locations:
+        return self._parent.ask(AskLocations(tables=names), Locations)
 
     def _note_tables(self, statement: Statement) -> None:
         self.inputs += [Input(type="table", name=str(table)) for table in statement.tables_named]
@@ -209,10 +208,18 @@ class Work:
         writing = _Clock()
         catalog = self._workplace.catalog_of(self._order.branch)
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
+        if compiled.config.materialized is Materialized.VIEW:
+            return self._write_view(compiled, bound, target, writing)
         written = write(self._connection, bound, target, compiled.config, self._order.started_at)
-        self._locations[self._pipeline] = written.location
+        self._relations.become_table(self._pipeline, written.location)
         self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
         self._say_phase("write", writing, rows=written.rows, files=written.files, bytes=written.bytes)
+        return written
+
+    def _write_view(self, compiled: Compiled, bound: Bound, target: Target, writing: "_Clock") -> Written:
+        written = write_view_of(self._connection, bound, view_query(compiled.statement), target)
+        self._parent.log("view: " + ("its query is kept" if written.has_changed else "it is there already as it is"))
+        self._say_phase("write", writing, rows=0, files=0, bytes=0)
         return written
 
     def _test(self, compiled: Compiled) -> list[QualityResult]:

@@ -26,6 +26,7 @@ from services.runner.frames import (
     ZoneFiles,
 )
 from services.runner.journal import Journal
+from services.runner.locating import locate
 from services.runner.pool import Process
 from services.runner.resources import Resources
 from shared.background import happens
@@ -215,9 +216,7 @@ class Working:
             await self.resources.lakehouse.close_branch(name)
 
     async def _locate(self, tables: list[str]) -> Locations:
-        names = [Qualified.parse(table) for table in tables]
-        found = await asyncio.gather(*(self.resources.lakehouse.location(name, self._branch) for name in names))
-        return Locations(locations=dict(zip(tables, found, strict=True)))
+        return await locate(self.resources.lakehouse, self.resources.objects, tables, self._branch)
 
     async def _claim_files(self, question: AskFiles) -> ZoneFiles:
         """All pages of the files that the run reads of a zone; asks again while an earlier run is unsettled."""
