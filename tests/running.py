@@ -8,6 +8,7 @@ from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked
+from contracts.maintenance import ClaimUpkeep, EndUpkeep, UpkeepClaimed
 from contracts.messages import utc_now
 from contracts.names import Qualified
 from contracts.reports import AttemptReport
@@ -84,6 +85,10 @@ class Surroundings:
     """Called with each `CheckAttempt` before it is answered."""
     when_changed: Any = None
     """Called before ingest says that files have changed."""
+    under_way: UUID | None = None
+    """The run that is under way of any table that a runner wants to look after."""
+    upkeep_claims: list[ClaimUpkeep] = field(default_factory=list)
+    upkeep_ends: list[EndUpkeep] = field(default_factory=list)
 
     # What the test does
 
@@ -251,6 +256,13 @@ class Surroundings:
         if event.run_id in self.runs:
             self.runs[event.run_id].log.append(event)
 
+    async def claim_upkeep(self, query: ClaimUpkeep) -> UpkeepClaimed:
+        self.upkeep_claims.append(query)
+        return UpkeepClaimed(is_granted=True, run_under_way=self.under_way)
+
+    async def end_upkeep(self, query: EndUpkeep) -> None:
+        self.upkeep_ends.append(query)
+
     # What ingest does
 
     async def claim_files(self, query: ClaimFiles) -> ClaimedFiles:
@@ -295,6 +307,8 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         around = Surroundings(settings, catalog, ingest, code, bucket, tables)
         catalog.answer(ClaimRun, around.claim)
         catalog.answer(CheckAttempt, around.check_attempt)
+        catalog.answer(ClaimUpkeep, around.claim_upkeep)
+        catalog.answer(EndUpkeep, around.end_upkeep)
         catalog.hear(AttemptFinished, around.end)
         catalog.hear(RunProgressed, around.note_progress)
         ingest.answer(ClaimFiles, around.claim_files)

@@ -74,7 +74,26 @@ class ValidationOrder(Message):
     files: dict[str, str]
 
 
-ToProcess = Annotated[SetUp | WorkOrder | ZoneFiles | Locations | ValidationOrder, Field(discriminator="type")]
+class CompactOrder(Message):
+    """A table whose small files are to be written anew, as few; nothing is committed yet."""
+
+    type: Literal["compact"] = "compact"
+    table: PipelineName
+    at_least: int
+    """So many of a kind are worth it."""
+
+
+class CommitOn(Message):
+    """A branch to commit what was written anew on; None where that is over."""
+
+    type: Literal["commit_on"] = "commit_on"
+    branch: str | None
+
+
+ToProcess = Annotated[
+    SetUp | WorkOrder | ZoneFiles | Locations | ValidationOrder | CompactOrder | CommitOn, Field(discriminator="type")
+]
+
 
 # From a process
 
@@ -152,8 +171,39 @@ class Validated(Message):
     validation: Validation
 
 
+class Rewritten(Message):
+    """Small files are written anew, and wait for a branch to be committed on."""
+
+    type: Literal["rewritten"] = "rewritten"
+    removed: int
+    added: int
+
+
+class Compacted(Message):
+    """What was written anew is committed on the branch."""
+
+    type: Literal["compacted"] = "compacted"
+
+
+class NotCompacted(Message):
+    """The table has no small files that are worth it, or has moved on from those that were written anew."""
+
+    type: Literal["not_compacted"] = "not_compacted"
+
+
 FromProcess = Annotated[
-    Ready | Logged | Configured | AskFiles | AskLocations | PhaseDone | Worked | Failed | Validated,
+    Ready
+    | Logged
+    | Configured
+    | AskFiles
+    | AskLocations
+    | PhaseDone
+    | Worked
+    | Failed
+    | Validated
+    | Rewritten
+    | Compacted
+    | NotCompacted,
     Field(discriminator="type"),
 ]
 

@@ -11,11 +11,18 @@ from contextlib import contextmanager
 
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
+from contracts.names import Qualified
 from services.runner.domain import FailureKind
-from services.runner.engine.session import open_connection
+from services.runner.engine.compaction import commit_rewritten, rewrite_small_files
+from services.runner.engine.session import limit_memory, open_connection
 from services.runner.frames import (
+    CommitOn,
+    Compacted,
+    CompactOrder,
     Failed,
+    NotCompacted,
     Ready,
+    Rewritten,
     SetUp,
     Validated,
     ValidationOrder,
@@ -27,7 +34,7 @@ from services.runner.validate import validate
 from services.runner.work import Parent, Work, Workplace
 from shared.errors import Unavailable
 from shared.lakehouse.catalogs import catalogs
-from shared.lakehouse.port import BranchClosed
+from shared.lakehouse.port import MAIN, BranchClosed
 from shared.settings import Settings
 
 
@@ -47,6 +54,8 @@ def main() -> None:
             match parent.hear():
                 case WorkOrder() as order:
                     _work(workplace, order)
+                case CompactOrder() as order:
+                    _compact(workplace, order)
                 case ValidationOrder() as order:
                     parent.say(Validated(validation=validate(workplace.connection, order.pipeline, order.files)))
                 case other:
@@ -81,6 +90,31 @@ def _work(workplace: Workplace, order: WorkOrder) -> None:
             sys.excepthook(type(error), error, error.__traceback__)
         said = Failed(kind=kind, error=message, inputs=work.inputs)
     workplace.parent.say(said)
+
+
+def _compact(workplace: Workplace, order: CompactOrder) -> None:
+    """Write the small files of a table anew, and commit them on one branch after the other, until it is over."""
+    parent, name = workplace.parent, Qualified.parse(order.table)
+    limit_memory(workplace.connection, workplace.memory_limit_bytes)
+    try:
+        rewritten = rewrite_small_files(workplace.connection, workplace.catalog_of(MAIN), name, at_least=order.at_least)
+    except Exception as error:
+        kind, message = _failure(error)
+        parent.say(Failed(kind=kind, error=message))
+        return
+    if rewritten is None:
+        parent.say(NotCompacted())
+        return
+    parent.say(Rewritten(removed=len(rewritten.removed), added=len(rewritten.added)))
+    while True:
+        heard = parent.hear()
+        assert isinstance(heard, CommitOn), f"{type(heard).__name__} is no branch"
+        if heard.branch is None:
+            return
+        if not commit_rewritten(workplace.catalog_of(heard.branch), name, rewritten):
+            parent.say(NotCompacted())
+            return
+        parent.say(Compacted())
 
 
 def _failure(error: Exception) -> tuple[FailureKind, str]:

@@ -167,7 +167,11 @@ class NessieLakehouse:
                 found = content["metadataLocation"] if content else None
                 if found != expected:
                     raise Conflict(f"{str(table)!r} on {branch!r} is at {found}, not at {expected}")
-                await self._commit(branch, at, f"write {table}", _change(table, content, new))
+                if content is not None and new is not None and content["type"] != _content_of(new)["type"]:
+                    # What stands for a table cannot stand for a view by one commit.
+                    await self._commit(branch, at, f"drop {table}", [_change(table, content, None)])
+                    at, content = await self._content(branch, table)
+                await self._commit(branch, at, f"write {table}", [_change(table, content, new)])
             except Refused as refused:
                 if refused.is_missing_reference:
                     raise await self._gone(branch) from refused
@@ -620,19 +624,14 @@ def _properties(branch: str, run_id: UUID | None, attempt: int | None) -> dict[s
     return properties
 
 
-def _change(name: Qualified, content: Json | None, new: MetadataFile | ViewFile | None) -> list[Json]:
-    """The operations that make a table or view of a branch, which has this content now, what it shall be."""
+def _change(name: Qualified, content: Json | None, new: MetadataFile | ViewFile | None) -> Json:
+    """The operation that makes a table or view of a branch, which has this content now, what it shall be."""
     key = {"elements": list(name)}
-    dropped = {"type": "DELETE", "key": key}
     if new is None:
-        return [dropped]
+        return {"type": "DELETE", "key": key}
     made = _content_of(new)
-    if content is None:
-        return [{"type": "PUT", "key": key, "content": made}]
-    if content["type"] != made["type"]:
-        return [dropped, {"type": "PUT", "key": key, "content": made}]
     # The same id says that it is the same table; without one, it is a new one.
-    return [{"type": "PUT", "key": key, "content": made | {"id": content["id"]}}]
+    return {"type": "PUT", "key": key, "content": made if content is None else made | {"id": content["id"]}}
 
 
 def _content_of(new: MetadataFile | ViewFile) -> Json:
