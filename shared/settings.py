@@ -105,9 +105,9 @@ class Settings(BaseSettings):
     """So many small files of about the same size, in a partition of a table, are written anew as few."""
     reaper_interval_minutes: float = Field(default=60, gt=0)
     """How often files that nothing needs any more are removed, by one of the runners."""
-    iceberg_orphan_file_max_age_days: float = Field(default=3, gt=0)
+    iceberg_orphan_file_max_age_days: float = Field(default=3, ge=1 / 24)
     """Younger files stay: longer than any run takes, which writes files before anything needs them."""
-    iceberg_snapshot_max_age_days: float = Field(default=7, gt=0)
+    iceberg_snapshot_max_age_days: float = Field(default=7, ge=1)
     """For how long what tables were on main stays readable."""
 
     alive_file: str | None = None
