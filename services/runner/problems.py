@@ -1,6 +1,8 @@
 """What is wrong with an author's files, with the line where it is, and how an attempt's work fails."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from contracts.pipelines import FileProblem
 from services.runner.domain import FailureKind
@@ -21,7 +23,7 @@ class Problem:
 
     def in_file(self) -> FileProblem:
         """The problem as an answer about that file tells it."""
-        return FileProblem(line=self.line, message=self.message)
+        return FileProblem(line=self.line, column=self.column, message=self.message)
 
 
 class AuthorError(Exception):
@@ -39,3 +41,15 @@ class WorkFailed(Exception):
         super().__init__(message)
         self.kind = kind
         self.message = message
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about a word that is not known: the one that was meant, or nothing."""
+    close = get_close_matches(word.lower(), [str(name) for name in known], n=1)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
+def expected(word: str, known: Iterable[str]) -> str:
+    """The same for a word out of a few: the one that was meant, or all of them."""
+    names = [str(name) for name in known]
+    return did_you_mean(word, names) or f", expected one of {', '.join(names)}"

@@ -17,10 +17,12 @@ from contracts.names import Qualified
 from contracts.reports import Input, QualityResult
 from contracts.runs import LogLine, Phase
 from services.runner.compile import Compiled, CompiledTest, compile_pipeline
+from services.runner.config import Config, Strategy, is_incremental
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.quality import QualityTest, run_tests
 from services.runner.engine.session import limit_memory
 from services.runner.engine.statement import Statement
+from services.runner.engine.watermark import watermark
 from services.runner.engine.write import Written, write
 from services.runner.frames import (
     AskFiles,
@@ -38,7 +40,7 @@ from services.runner.frames import (
 )
 from services.runner.problems import AuthorError
 from services.runner.target import Target
-from services.runner.template import Facts, ZoneCall
+from services.runner.template import Facts, Sql, ZoneCall
 
 A = TypeVar("A", bound=Message)
 PhaseName: TypeAlias = Literal["compile", "write", "quality"]
@@ -132,12 +134,14 @@ class Work:
         compiled = compile_pipeline(
             self._connection,
             order.files,
-            lambda strategy: Facts(
+            lambda config: Facts(
                 run_id=order.run_id,
                 run_started_at=order.started_at,
                 pipeline=self._pipeline,
-                strategy=strategy,
-                is_incremental=lambda: strategy.is_incremental and self._location_of(self._pipeline) is not None,
+                strategy=config.merge_strategy,
+                is_incremental=lambda: is_incremental(config.merge_strategy) and self._is_there(),
+                watermark_column=config.watermark_column,
+                watermark=lambda: self._watermark(config),
                 parameters=order.parameters,
             ),
         )
@@ -153,6 +157,20 @@ class Work:
         )
         limit_memory(self._connection, memory_limit)
         return compiled
+
+    def _is_there(self) -> bool:
+        """Whether the pipeline has a table already."""
+        return self._location_of(self._pipeline) is not None
+
+    def _watermark(self, config: Config) -> Sql | None:
+        """The greatest value of the watermark column in the pipeline's table."""
+        location = self._location_of(self._pipeline)
+        if location is None or config.watermark_column is None:
+            return None
+        try:
+            return watermark(self._connection, location, config.watermark_column)
+        except LookupError as error:
+            raise AuthorError(config.problem("watermark_column", str(error))) from error
 
     def _claim_files(self, statement: Statement) -> None:
         for use in statement.zones:
@@ -208,7 +226,7 @@ class Work:
         writing = _Clock()
         catalog = self._workplace.catalog_of(self._order.branch)
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
-        written = write(self._connection, bound, target, compiled.config.merge_strategy)
+        written = write(self._connection, bound, target, Strategy(compiled.config.merge_strategy))
         self._locations[self._pipeline] = written.location
         self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
         self._say_phase("write", writing, rows=written.rows, files=written.files, bytes=written.bytes)

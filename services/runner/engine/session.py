@@ -59,6 +59,13 @@ def failure(error: duckdb.Error, bound: Bound, prefix: str = "") -> WorkFailed:
     return WorkFailed(kind, str(problem))
 
 
+def failure_of_ours(error: duckdb.Error) -> WorkFailed:
+    """What an error of a statement that no author wrote means for the attempt."""
+    message, _ = told(error)
+    kind = kind_of(error, message)
+    return WorkFailed(FailureKind.INTERNAL if kind is FailureKind.SQL else kind, message)
+
+
 def told(error: duckdb.Error) -> tuple[str, int | None]:
     """DuckDB's own message, and the byte of the statement that it is about."""
     text = str(error)

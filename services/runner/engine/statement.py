@@ -63,6 +63,8 @@ class Statement:
     tables: tuple[TableUse, ...]
     columns: tuple[ColumnUse, ...]
     zones: tuple[ZoneUse, ...]
+    columns_given: tuple[str, ...] | None = None
+    """The names of its result's columns, where the text alone tells them."""
 
     @property
     def tables_named(self) -> list[Qualified]:
@@ -109,7 +111,18 @@ def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statemen
         tuple(sorted(found.tables, key=lambda use: use.start)),
         tuple(found.columns_of_tables()),
         tuple(sorted(found.zones, key=lambda use: use.start)),
+        _columns_given(tree["statements"][0]["node"]),
     )
+
+
+def _columns_given(node: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names of the columns of a SELECT, or None where a star or a nameless expression is among them."""
+    while node["type"] == "SET_OPERATION_NODE" and node["setop_type"] != "UNION_BY_NAME":
+        node = node["left"]
+    if node["type"] != "SELECT_NODE" or any(item["type"] == "STAR" for item in node["select_list"]):
+        return None
+    names = [item["alias"] or item.get("column_names", [""])[-1] for item in node["select_list"]]
+    return tuple(names) if all(names) else None
 
 
 # Names and places
