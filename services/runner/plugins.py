@@ -149,6 +149,13 @@ def hooks() -> Plugins[Hooks]:
     return found(HOOKS, _checked_hooks)
 
 
+def load() -> None:
+    """Find and import all plugins now, so that no run has to wait for it."""
+    strategies()
+    jinja_names()
+    hooks()
+
+
 def found(group: str, checked: Callable[[Any], P]) -> Plugins[P]:
     """Load the plugins of a group; `checked` raises `TypeError` for an object that is none.
 

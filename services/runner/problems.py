@@ -43,10 +43,17 @@ class WorkFailed(Exception):
         self.message = message
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that may have been meant by one that is not known."""
+    names = {str(name).lower(): str(name) for name in known}
+    close = get_close_matches(word.lower(), names, n=1)
+    return names[close[0]] if close else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about a word that is not known: the one that was meant, or nothing."""
-    close = get_close_matches(word.lower(), [str(name) for name in known], n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
+    meant = closest(word, known)
+    return "" if meant is None else f", did you mean {meant!r}?"
 
 
 def expected(word: str, known: Iterable[str]) -> str:

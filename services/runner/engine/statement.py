@@ -10,11 +10,16 @@ from typing import Any, Final
 import duckdb
 
 from contracts.names import Layer, Qualified
-from services.runner.problems import AuthorError, Problem
+from services.runner.engine.messages import misspelt_keyword
+from services.runner.problems import AuthorError, Problem, closest, did_you_mean
 from services.runner.template import Rendered, ZoneCall
 from shared.sql_names import quote_reserved
 
 _BARE_NAME: Final = re.compile(rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*")
+_IS_FILE: Final = re.compile(r"[./\\:*]")
+_CATALOG_VIEWS: Final = ("duckdb_", "pg_", "sqlite_", "pragma_")
+_CATALOG_SCHEMAS: Final = ("information_schema", "pg_catalog")
+"""What DuckDB has of its own."""
 _QUOTED_NAME: Final = re.compile(rb'"(?:[^"]|"")*"')
 
 
@@ -104,6 +109,7 @@ def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statemen
     found = _Found(sql.encode(), rendered)
     found.walk(tree["statements"][0]["node"], None)
     found.check_placeholders(unread)
+    found.check_tables(unread)
     return Statement(
         rendered,
         sql,
@@ -137,6 +143,8 @@ class _Found:
         self._rendered = rendered
         self._calls = {call.placeholder: call for call in rendered.zones}
         self._columns: list[tuple[tuple[str, ...], int]] = []
+        self._named_here: set[str] = set()
+        self._unknown: list[tuple[list[str], int]] = []
         self.tables: list[TableUse] = []
         self.zones: list[ZoneUse] = []
 
@@ -154,6 +162,8 @@ class _Found:
                 self._take_column(node, reader)
             case "TABLE_FUNCTION":
                 reader = node
+        if "cte_map" in node:
+            self._named_here |= {entry["key"].lower() for entry in node["cte_map"]["map"]}
         for value in node.values():
             self.walk(value, reader)
 
@@ -166,6 +176,7 @@ class _Found:
             return
         table = self._table(parts)
         if table is None:
+            self._unknown.append((parts, start))
             return
         end = name_end(self._text, start, len(parts))
         self.tables.append(TableUse(table, start, end, bool(node["alias"])))
@@ -202,6 +213,35 @@ class _Found:
                 if table is not None and table in read:
                     yield ColumnUse(table, start, name_end(self._text, start, count))
                     break
+
+    def check_tables(self, statement: Statement) -> None:
+        """Refuse names of tables that are neither the platform's, nor the query's own, nor a file's."""
+        problems = [
+            statement.problem(told, start) for parts, start in self._unknown if (told := self._about_unknown(parts))
+        ]
+        if problems:
+            raise AuthorError(*problems)
+
+    def _about_unknown(self, parts: Sequence[str]) -> str | None:
+        *others, name = [part.lower() for part in parts]
+        if not others:
+            if name in self._named_here or _IS_FILE.search(name) or name.startswith(_CATALOG_VIEWS):
+                return None
+            if meant := closest(name, self._named_here):
+                return f"there is no table {parts[0]!r} in the query, did you mean {meant!r}?"
+            return (
+                f"there is no table {parts[0]!r} in the query: tables of the platform are named layer.table,"
+                f" as {{{{ ref('{Layer.BRONZE}.{parts[0]}') }}}}"
+            )
+        if others[-1] in _CATALOG_SCHEMAS:
+            return None
+        written = ".".join(parts)
+        if others[-1] not in list(Layer):
+            message = (
+                f"there is no table {written!r}: {others[-1]!r} is no layer{did_you_mean(others[-1], list(Layer))}"
+            )
+            return message if message.endswith("?") else f"{message} ({', '.join(Layer)})"
+        return f"there is no table {written!r}: tables are named namespace.layer.table, in lower case"
 
     def check_placeholders(self, statement: Statement) -> None:
         """Refuse landing zones that stand neither as a relation nor in a reader; those in comments are none."""
@@ -284,8 +324,10 @@ def _refusal(statement: Statement, tree: Mapping[str, Any]) -> Problem:
         )
     if 'at or near "-"' in message:
         message += ': a name with "-" needs double quotes'
-    position = tree.get("position")
-    return statement.problem(message, int(position) if position is not None else None)
+    position = int(tree["position"]) if tree.get("position") is not None else None
+    if position is not None and message.startswith("syntax error"):
+        message += misspelt_keyword(statement.sql, position)
+    return statement.problem(message, position)
 
 
 def identifier(name: str) -> str:
