@@ -10,7 +10,8 @@ import yaml
 
 from contracts.reports import Severity
 from services.runner.plugins import BrokenPlugin, MergeStrategy, strategies
-from services.runner.problems import AuthorError, Problem, expected
+from services.runner.problems import AuthorError, Problem
+from shared.similar import expected
 
 CONFIG_FILE: Final = "config.yaml"
 

@@ -17,7 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from contracts.landing import ZoneForm
 from contracts.names import NAME_PATTERN, Layer, Qualified
 from services.runner import plugins
-from services.runner.problems import AuthorError, Problem, did_you_mean
+from services.runner.problems import AuthorError, Problem
+from shared.similar import did_you_mean
 
 _VALUE_BEGIN: Final = "\ufdd0"
 _VALUE_END: Final = "\ufdd1"

@@ -29,11 +29,11 @@ from services.runner.frames import (
 )
 from services.runner.journal import Journal
 from services.runner.pool import Process
-from services.runner.problems import closest
 from services.runner.resources import Resources
 from shared.background import happens
 from shared.errors import AlreadyExists, NotFound, Unavailable
 from shared.lakehouse.port import BranchClosed, Merged
+from shared.similar import closest
 
 T = TypeVar("T")
 RunnerPhase: TypeAlias = Literal["branch", "merge"]

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 
 import duckdb
 
-from services.runner.problems import closest
+from shared.similar import closest
 
 _Reworded: TypeAlias = Callable[[re.Match[str]], str]
 

@@ -11,8 +11,9 @@ import duckdb
 
 from contracts.names import Layer, Qualified
 from services.runner.engine.messages import misspelt_keyword
-from services.runner.problems import AuthorError, Problem, closest, did_you_mean
+from services.runner.problems import AuthorError, Problem
 from services.runner.template import Rendered, ZoneCall
+from shared.similar import closest, did_you_mean
 from shared.sql_names import quote_reserved
 
 _BARE_NAME: Final = re.compile(rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*")

@@ -4,8 +4,8 @@ import duckdb
 
 from services.runner.engine.session import failure_of_ours
 from services.runner.engine.statement import identifier, string
-from services.runner.problems import did_you_mean
 from services.runner.template import Sql
+from shared.similar import did_you_mean
 
 
 def watermark(connection: duckdb.DuckDBPyConnection, location: str, column: str) -> Sql | None:
