@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import BinaryIO, Literal, TypeAlias, TypeVar
 
 import duckdb
-from pyiceberg.catalog import Catalog
 
 from contracts.landing import ZoneForm
 from contracts.messages import Message, utc_now
@@ -45,6 +44,7 @@ from services.runner.plugins import HookRun, WrittenRows
 from services.runner.problems import AuthorError
 from services.runner.target import Target
 from services.runner.template import Facts, Sql, ZoneCall
+from shared.lakehouse.branch_catalog import BranchCatalog
 
 A = TypeVar("A", bound=Message)
 PhaseName: TypeAlias = Literal["compile", "write", "quality"]
@@ -95,7 +95,7 @@ class Workplace:
 
     parent: Parent
     connection: duckdb.DuckDBPyConnection
-    catalog_of: Callable[[str], Catalog]
+    catalog_of: Callable[[str], BranchCatalog]
     bucket: str
     threads: int
     memory_limit_bytes: int
