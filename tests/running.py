@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked, ListZones, Zone, Zones
+from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked, ListZones, Zones
 from contracts.messages import utc_now
 from contracts.names import Qualified
 from contracts.reports import AttemptReport
@@ -37,6 +37,7 @@ from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
 from tests.buses import playing
 from tests.waiting import eventually
+from tests.zones import zone
 
 LIMITS = domain.Limits(outage=timedelta(hours=1), silence=timedelta(minutes=2), unclaimed=timedelta(hours=2))
 
@@ -272,20 +273,7 @@ class Surroundings:
 
     async def list_zones(self, query: ListZones) -> Zones:
         zones = [
-            Zone(
-                id=UUID(int=0),
-                namespace="default",
-                name=name,
-                description="",
-                owner=None,
-                expected_schema=self.schemas.get(name, ""),
-                processed_max_age_days=None,
-                auto_purge=False,
-                file_count=len(files),
-                total_bytes=0,
-                created_at=utc_now(),
-                updated_at=utc_now(),
-            )
+            zone("default", name, expected_schema=self.schemas.get(name, ""), file_count=len(files))
             for name, files in self.zones.items()
         ]
         return Zones(zones=zones, total=len(zones))

@@ -134,11 +134,12 @@ def read_config(files: Mapping[str, str], pipeline_file: str, sign: str = SQL_SI
         from_file = _read(CONFIG_FILE, list(_yaml_settings(text)), _CONFIG)
     except AuthorError as error:
         from_file = _Read(problems=list(error.problems))
-    annotations = _read(pipeline_file, list(header_annotations(files.get(pipeline_file, ""), sign)), _CONFIG)
+    pipeline = files.get(pipeline_file, "")
+    annotations = _read(pipeline_file, list(header_annotations(pipeline, sign)), _CONFIG)
     places = {key: Problem(CONFIG_FILE, "", line) for key, line in from_file.lines.items()}
     places |= {key: Problem(pipeline_file, "", line) for key, line in annotations.lines.items()}
     config = replace(Config(), **(from_file.values | annotations.values), places=places)
-    problems = from_file.problems + annotations.problems
+    problems = from_file.problems + annotations.problems + _unfinished(pipeline_file, pipeline, sign, _CONFIG)
     return config, problems or [config.problem(key, message) for key, message in _unfit(config)]
 
 
@@ -192,7 +193,7 @@ _NEEDS: Final[Mapping[Strategy, Sequence[str]]] = {
 def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]]:
     """What the header of a quality test says, and what is wrong with it."""
     read = _read(path, list(header_annotations(text)), _TEST)
-    return replace(QualityHeader(), **read.values), read.problems
+    return replace(QualityHeader(), **read.values), read.problems + _unfinished(path, text, SQL_SIGN, _TEST)
 
 
 def misplaced_annotations(path: str, text: str, sign: str = SQL_SIGN) -> list[Problem]:
@@ -225,13 +226,29 @@ def unknown_columns(config: Config, given: Sequence[str]) -> list[Problem]:
 def header_annotations(text: str, sign: str = SQL_SIGN) -> Iterator[_Setting]:
     """The lines `-- @key: value`, or `# @key: value`, among the comments that a file begins with."""
     annotation = _annotation(sign)
+    for number, line in _header(text, sign):
+        if found := annotation.match(line):
+            yield _Setting(found[1], found[2], number)
+
+
+def _unfinished(path: str, text: str, sign: str, known: Mapping[str, _Reader]) -> list[Problem]:
+    """Lines of a header that name a setting without a colon, and so set nothing."""
+    named = re.compile(rf"\s*{sign}\s*@(\w+)(?!\s*:)\b")
+    return [
+        Problem(path, f"@{found[1]} sets nothing without a colon: write `{sign} @{found[1]}: value`", number)
+        for number, line in _header(text, sign)
+        if (found := named.match(line)) and found[1].lower() in known
+    ]
+
+
+def _header(text: str, sign: str) -> Iterator[tuple[int, str]]:
+    """The comments that a file begins with, and their lines."""
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         if not line.lstrip().startswith(sign):
             return
-        if found := annotation.match(line):
-            yield _Setting(found[1], found[2], number)
+        yield number, line
 
 
 def _annotation(sign: str) -> re.Pattern[str]:

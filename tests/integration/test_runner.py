@@ -456,7 +456,7 @@ async def test_the_files_of_a_pipeline_are_checked_without_running_them(around: 
     assert [(zone.zone, zone.only_new) for zone in found.reads_zones] == [("z", True)]
     assert errors["pipeline.sql"] == [(1, "unknown merge_strategy 'append_onli', did you mean 'append_only'?")]
     assert errors["config.yaml"] == [(2, "unknown key 'retries', did you mean 'max_retries'?")]
-    assert errors["tests/quality/bad.sql"] == [(None, "expected one SELECT, not 2 statements")]
+    assert errors["tests/quality/bad.sql"] == [(2, "expected one query, and here begins another")]
     assert [(test.name, test.severity, test.tags) for test in found.tests][1] == ("good", "warn", ["a", "b"])
 
 

@@ -297,9 +297,9 @@ def test_a_zone_in_both_forms_is_asked_for_twice(connection: duckdb.DuckDBPyConn
     [
         ("select 1\nfrom x y z", "pipeline.sql:2:10: syntax error"),
         ("select * from default.bronze.my-table", 'pipeline.sql:1:32: syntax error at or near "-": a name with "-"'),
-        ("select 1; select 2", "pipeline.sql: expected one SELECT, not 2 statements"),
-        ("drop table x", "pipeline.sql: expected one SELECT"),
-        ("copy (select 1) to 'x'", "pipeline.sql: expected one SELECT"),
+        ("select 1; select 2", "pipeline.sql:1:11: expected one query, and here begins another"),
+        ("drop table x", "pipeline.sql:1:1: DROP is no query"),
+        ("copy (select 1) to 'x'", "pipeline.sql:1:1: COPY is no query"),
         ("-- nothing", "pipeline.sql: there is no query in the file"),
         ("select '{{ landing_zone('z') }}/*.csv'", "pipeline.sql:1:8: landing_zone('z') stands where neither"),
         ("select {{ landing_zone('z') }}", "pipeline.sql:1:8: landing_zone('z') stands where neither"),
