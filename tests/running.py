@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked
+from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked, ListZones, Zones
 from contracts.messages import utc_now
 from contracts.names import Qualified
 from contracts.reports import AttemptReport
@@ -37,6 +37,7 @@ from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
 from tests.buses import playing
 from tests.waiting import eventually
+from tests.zones import zone
 
 LIMITS = domain.Limits(outage=timedelta(hours=1), silence=timedelta(minutes=2), unclaimed=timedelta(hours=2))
 
@@ -270,6 +271,13 @@ class Surroundings:
             expected_schema=self.schemas.get(query.zone, ""),
         )
 
+    async def list_zones(self, query: ListZones) -> Zones:
+        zones = [
+            zone("default", name, expected_schema=self.schemas.get(name, ""), file_count=len(files))
+            for name, files in self.zones.items()
+        ]
+        return Zones(zones=zones, total=len(zones))
+
     async def check_files(self, query: CheckFiles) -> FilesChecked:
         checks = self.runs[query.run_id].checks
         state = checks.pop(0) if checks else "unchanged"
@@ -299,5 +307,6 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         catalog.hear(RunProgressed, around.note_progress)
         ingest.answer(ClaimFiles, around.claim_files)
         ingest.answer(CheckFiles, around.check_files)
+        ingest.answer(ListZones, around.list_zones)
         async with catalog.running(), ingest.running():
             yield around
