@@ -7,10 +7,11 @@ from contracts.reports import Input, QualityResult, TableChanges
 from contracts.runs import Phase
 from services.runner.clock import Clock
 from services.runner.compile import Compiled
+from services.runner.engine.batch import Written
 from services.runner.engine.binding import Bound
 from services.runner.engine.changes import changes
 from services.runner.engine.quality import run_tests
-from services.runner.engine.write import Written, write
+from services.runner.engine.write import write
 from services.runner.frames import Comparing, PhaseDone, Worked, WorkOrder
 from services.runner.memory import forget_peak, peak_bytes
 from services.runner.reading import Reading
@@ -65,7 +66,7 @@ class Work:
         writing = Clock()
         catalog = self._workplace.catalog_of(self._order.branch)
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
-        written = write(self._connection, bound, target, compiled.config.merge_strategy)
+        written = write(self._connection, bound, target, compiled.config, self._order.started_at)
         self._reading.locations[self._pipeline] = written.location
         self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
         self._say_phase(

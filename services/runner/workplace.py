@@ -8,11 +8,11 @@ from threading import Lock, Thread
 from typing import BinaryIO, TypeVar
 
 import duckdb
-from pyiceberg.catalog import Catalog
 
 from contracts.messages import Message, utc_now
 from contracts.runs import LogLine
 from services.runner.frames import Interrupt, Logged, ToProcess, frame, read_in_process
+from shared.lakehouse.branch_catalog import BranchCatalog
 
 A = TypeVar("A", bound=Message)
 
@@ -68,7 +68,7 @@ class Workplace:
 
     parent: Parent
     connection: duckdb.DuckDBPyConnection
-    catalog_of: Callable[[str], Catalog]
+    catalog_of: Callable[[str], BranchCatalog]
     bucket: str
     threads: int
     memory_limit_bytes: int
