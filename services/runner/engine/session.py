@@ -24,6 +24,8 @@ def open_connection(settings: Settings, *, threads: int, spill_directory: str) -
     """Open DuckDB with the keys of the runner: it reads and writes the platform's bucket and nothing else."""
     connection = duckdb_engine.connect(settings, "runner", threads=threads, temp_directory=spill_directory)
     connection.execute("set global errors_as_json = true")
+    # What is uploaded is held in memory part by part: as said, a part is of 5 MB, and by default of 80.
+    connection.execute("set global s3_uploader_max_filesize = '50GB'")
     connection.execute(f"set global allowed_directories = ['s3://{settings.s3_bucket}/']")
     connection.execute("set global enable_external_access = false")
     return connection
