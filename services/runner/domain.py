@@ -238,7 +238,7 @@ def phase_after(name: str) -> str:
 
 def bytes_as_said(size: int) -> str:
     """A number of bytes as authors write it in `memory_limit`."""
-    for unit, name in ((1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")):
+    for unit, name in ((10**12, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")):
         if size >= unit:
             return f"{size / unit:.3g} {name}"
     return f"{size} bytes"
