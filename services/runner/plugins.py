@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
@@ -17,6 +16,7 @@ from uuid import UUID
 
 from contracts.names import Qualified
 from contracts.reports import QualityResult
+from shared.similar import expected
 
 P = TypeVar("P")
 
@@ -134,19 +134,19 @@ class Plugins(Generic[P]):
 @cache
 def strategies() -> Plugins[MergeStrategy]:
     """The merge strategies by name."""
-    return found(STRATEGIES, _checked_strategy)
+    return found(STRATEGIES, checked_strategy)
 
 
 @cache
 def jinja_names() -> Plugins[JinjaName]:
     """What makes the names of templates, by name."""
-    return found(JINJA, _checked_name)
+    return found(JINJA, checked_name)
 
 
 @cache
 def hooks() -> Plugins[Hooks]:
     """The hooks by name; a broken one fails every run, as nobody knows what it would have refused."""
-    return found(HOOKS, _checked_hooks)
+    return found(HOOKS, checked_hooks)
 
 
 def load() -> None:
@@ -191,7 +191,8 @@ def _source(point: EntryPoint) -> str:
     return f"{package} ({point.value})"
 
 
-def _checked_strategy(plugin: Any) -> MergeStrategy:
+def checked_strategy(plugin: Any) -> MergeStrategy:
+    """The object as a merge strategy; `TypeError` if it is none."""
     missing = [name for name in ("needs", "is_incremental", "write") if not hasattr(plugin, name)]
     if missing:
         raise TypeError(f"a merge strategy has needs, is_incremental and write(); it lacks {', '.join(missing)}")
@@ -199,19 +200,20 @@ def _checked_strategy(plugin: Any) -> MergeStrategy:
     return plugin
 
 
-def _checked_name(plugin: Any) -> JinjaName:
+def checked_name(plugin: Any) -> JinjaName:
+    """The object as what makes a name of templates; `TypeError` if it is none."""
     if not callable(plugin):
         raise TypeError(f"it must be a function of the scope that gives the value, not {plugin!r}")
     made: JinjaName = plugin
     return made
 
 
-def _checked_hooks(plugin: Any) -> Hooks:
+def checked_hooks(plugin: Any) -> Hooks:
+    """The object as hooks; `TypeError` if it has none, or one that nobody calls."""
     public = [name for name in dir(plugin) if name.startswith(("before_", "after_"))]
     for name in public:
         if name not in _HOOKS:
-            near = get_close_matches(name, _HOOKS, n=1)
-            raise TypeError(f"unknown hook {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            raise TypeError(f"unknown hook {name!r}{expected(name, _HOOKS)}")
     if not public:
         raise TypeError(f"it has none of {', '.join(_HOOKS)}")
     made: Hooks = plugin
