@@ -1,17 +1,8 @@
 """Packages with entry points in a folder, as an installer would put them there."""
 
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-
-DOCUMENT = Path(__file__).parents[1] / "docs" / "plugins.md"
-
-
-def documented_files(document: Path = DOCUMENT) -> dict[str, str]:
-    """The files that a document shows: code that begins with a comment that is a path."""
-    blocks = re.findall(r"^```\w+\n# (\S+\.\w+)\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
-    return dict(blocks)
 
 
 def install(folder: Path, files: Mapping[str, str]) -> None:

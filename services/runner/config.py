@@ -28,7 +28,7 @@ _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
 class Strategy(StrEnum):
-    """How new rows meet the table (`pipelines.md`, Merge strategies)."""
+    """How new rows meet the table (`pipelines.md`, Merge strategies): those that are built in."""
 
     FULL_REFRESH = "full_refresh"
     APPEND_ONLY = "append_only"
@@ -36,11 +36,6 @@ class Strategy(StrEnum):
     DELETE_INSERT = "delete_insert"
     SCD2 = "scd2"
     SNAPSHOT = "snapshot"
-
-    @property
-    def is_incremental(self) -> bool:
-        """Whether rows that the table has already stay in it."""
-        return self is not Strategy.FULL_REFRESH
 
 
 class Materialized(StrEnum):
@@ -146,7 +141,7 @@ def read_config(files: Mapping[str, str], pipeline_file: str, sign: str = SQL_SI
 def _unfit(config: Config) -> Iterator[tuple[str, str]]:
     """Settings that do not go together: the key that is at fault, and what is wrong with it."""
     strategy = config.merge_strategy
-    for needed in needs(strategy):
+    for needed in strategy_of(strategy).needs:
         if not getattr(config, needed):
             yield "merge_strategy", f"merge_strategy {strategy} needs {needed}, which is not set"
     if config.on_schema_change is SchemaChange.REPLACE and strategy != Strategy.FULL_REFRESH:
@@ -162,32 +157,11 @@ def _unfit(config: Config) -> Iterator[tuple[str, str]]:
         yield "scd_valid_to", f"scd_valid_from and scd_valid_to are both {config.scd_valid_to!r}; they must differ"
 
 
-def needs(strategy: str) -> Sequence[str]:
-    """The settings that a strategy cannot do without."""
-    if strategy in list(Strategy):
-        return _NEEDS.get(Strategy(strategy), ())
-    return _plugin(strategy).needs
-
-
-def is_incremental(strategy: str) -> bool:
-    """Whether rows that the table has already stay in it under a strategy."""
-    if strategy in list(Strategy):
-        return Strategy(strategy).is_incremental
-    return _plugin(strategy).is_incremental
-
-
-def _plugin(strategy: str) -> MergeStrategy:
-    plugin = strategies().get(strategy)
-    assert plugin is not None, "settings with the name of no strategy were refused"
-    return plugin
-
-
-_NEEDS: Final[Mapping[Strategy, Sequence[str]]] = {
-    Strategy.INCREMENTAL: ("unique_key",),
-    Strategy.DELETE_INSERT: ("unique_key",),
-    Strategy.SCD2: ("unique_key",),
-    Strategy.SNAPSHOT: ("partition_column",),
-}
+def strategy_of(name: str) -> MergeStrategy:
+    """The strategy of a name that settings have; raises `BrokenPlugin` if it cannot be used."""
+    strategy = strategies().get(name)
+    assert strategy is not None, "settings with the name of no strategy were refused"
+    return strategy
 
 
 def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]]:
@@ -212,6 +186,8 @@ def misplaced_annotations(path: str, text: str, sign: str = SQL_SIGN) -> list[Pr
 def unknown_columns(config: Config, given: Sequence[str]) -> list[Problem]:
     """The columns that settings name and that the query does not give, whose columns these are."""
     known = {column.lower() for column in given}
+    if config.merge_strategy == Strategy.SCD2:
+        known |= {config.scd_valid_from.lower(), config.scd_valid_to.lower(), "is_current"}
     named = [("unique_key", column) for column in config.unique_key]
     named += [("partition_by", one.column) for one in config.partition_by]
     named += [("partition_column", config.partition_column)] if config.partition_column else []
@@ -313,14 +289,13 @@ def _choice(choices: type[StrEnum]) -> _Reader:
 
 def _strategy(key: str, value: Any) -> str:
     name = str(value).lower()
-    if name in list(Strategy):
-        return Strategy(name)
     try:
-        if strategies().get(name) is not None:
-            return name
+        known = strategies().get(name) is not None
     except BrokenPlugin as error:
         raise ValueError(f"{key} {value!r} cannot be used: {error}") from error
-    raise ValueError(f"unknown {key} {value!r}{expected(name, [*Strategy, *strategies().names])}")
+    if not known:
+        raise ValueError(f"unknown {key} {value!r}{expected(name, strategies().names)}")
+    return name
 
 
 def _text(key: str, value: Any) -> str:

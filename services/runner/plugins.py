@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from contracts.names import Qualified
 from contracts.reports import QualityResult
 from shared.similar import expected
+
+if TYPE_CHECKING:
+    # What plugins get knows them.
+    from services.runner.config import Config
+    from services.runner.engine.batch import Writing, Written
+    from services.runner.template import Scope
 
 P = TypeVar("P")
 
@@ -45,14 +51,18 @@ class MergeStrategy(Protocol):
     is_incremental: bool
     """Whether rows that the table has already stay in it; what `is_incremental()` says once there is a table."""
 
-    def write(self, writing: Any) -> Any:
-        """Bring the rows of the query into the table, in one commit."""
+    def write(self, writing: "Writing") -> "Written":
+        """Bring the rows of the query into the table, in one commit.
+
+        `writing.begin()` gives a `Batch`, with the new rows as files or as a table, the live files of the table, and
+        `finish`, which commits. `SchemaError` where the columns do not fit.
+        """
 
 
 class JinjaName(Protocol):
     """Makes what a name stands for in the templates of a run. Group `rat.jinja`, under that name."""
 
-    def __call__(self, scope: Any) -> Any:
+    def __call__(self, scope: "Scope") -> Any:
         """The value, or the function, that templates of this run get under the name.
 
         It is made anew for each file that is rendered. A `ValueError` that the function raises is told to the author
@@ -69,8 +79,8 @@ class HookRun:
     pipeline: Qualified
     pipeline_id: UUID
     started_at: datetime
-    config: Any
-    """The pipeline's settings: `services.runner.config.Config`."""
+    config: "Config"
+    """The pipeline's settings."""
     parameters: Mapping[str, Any]
     log: Callable[[str], None]
     """Writes a line into the run's log."""

@@ -14,10 +14,10 @@ from services.runner.compile import PIPELINE_FILE, is_known, test_files, test_na
 from services.runner.config import (
     Config,
     Strategy,
-    is_incremental,
     misplaced_annotations,
     read_config,
     read_test_header,
+    strategy_of,
     unknown_columns,
 )
 from services.runner.engine.statement import Statement, parse
@@ -84,7 +84,7 @@ def _worlds(pipeline: Qualified, config: Config) -> list[Facts]:
         watermark_column=config.watermark_column,
         is_rehearsal=True,
     )
-    keeps = is_incremental(config.merge_strategy)
+    keeps = strategy_of(config.merge_strategy).is_incremental
     later = replace(first, is_incremental=lambda: keeps, watermark=lambda: Sql("null"))
     return [first, later] if keeps or config.watermark_column is not None else [first]
 

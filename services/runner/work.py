@@ -17,7 +17,7 @@ from contracts.reports import Input, QualityResult
 from contracts.runs import LogLine, Phase
 from services.runner import hooks
 from services.runner.compile import Compiled, CompiledTest, compile_pipeline
-from services.runner.config import Config, is_incremental
+from services.runner.config import Config, strategy_of
 from services.runner.engine.batch import Written
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.quality import QualityTest, run_tests
@@ -158,7 +158,7 @@ class Work:
                 run_started_at=order.started_at,
                 pipeline=self._pipeline,
                 strategy=config.merge_strategy,
-                is_incremental=lambda: is_incremental(config.merge_strategy) and self._is_there(),
+                is_incremental=lambda: strategy_of(config.merge_strategy).is_incremental and self._is_there(),
                 watermark_column=config.watermark_column,
                 watermark=lambda: self._watermark(config),
                 parameters=order.parameters,

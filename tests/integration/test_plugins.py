@@ -8,7 +8,8 @@ from contracts.pipelines import ValidatePipeline
 from contracts.runs import ErrorKind
 from infra.stacks.stack import Stack
 from services.runner.service import serve
-from tests.plugging import documented_files, install
+from tests.documents import DOCS, blocks
+from tests.plugging import install
 from tests.running import Surroundings, surroundings
 
 BROKEN = """
@@ -23,7 +24,7 @@ broken = "rat_broken:made"
 @pytest.fixture(scope="module")
 async def around(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Surroundings]:
     folder = tmp_path_factory.mktemp("plugins")
-    install(folder, documented_files())
+    install(folder, {block.path: block.text for block in blocks(DOCS / "plugins.md")})
     install(folder, {"pyproject.toml": BROKEN, "rat_broken.py": "raise RuntimeError('no licence')"})
     settings = stack.settings.model_copy(update={"runner_workers": 1})
     with pytest.MonkeyPatch.context() as patch:

@@ -35,7 +35,7 @@ def facts(strategy: Strategy = Strategy.FULL_REFRESH, **parameters: Any) -> Fact
         run_started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         pipeline=MINE,
         strategy=strategy,
-        is_incremental=lambda: strategy.is_incremental,
+        is_incremental=lambda: strategy != Strategy.FULL_REFRESH,
         parameters=parameters,
     )
 
@@ -347,7 +347,7 @@ def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.D
 
     pipeline = compiled(connection, files)
 
-    assert pipeline.config.merge_strategy is Strategy.APPEND_ONLY
+    assert pipeline.config.merge_strategy == Strategy.APPEND_ONLY
     assert "1 as id" in pipeline.statement.sql
     assert [(test.name, test.header.severity) for test in pipeline.tests] == [
         ("a", Severity.ERROR),
