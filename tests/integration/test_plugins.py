@@ -1,6 +1,7 @@
 """The package of `docs/plugins.md` is used by the runner as it stands there."""
 
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 
@@ -10,7 +11,7 @@ from infra.stacks.stack import Stack
 from services.runner.service import serve
 from tests.documents import DOCS, blocks
 from tests.plugging import install
-from tests.running import Surroundings, surroundings
+from tests.running import Surroundings, surroundings, table_name
 
 BROKEN = """
 [project]
@@ -40,6 +41,22 @@ async def test_a_name_of_a_plugin_is_used_in_a_template(around: Surroundings) ->
     assert (await around.finished(run)).error is None
     assert await around.rows(run.pipeline) == [(123,)]
     assert (await around.finished(wrong)).error == "pipeline.sql:2: cents() takes the name of a column, not 'a b'"
+
+
+async def test_a_strategy_of_a_plugin_writes_the_table(around: Surroundings) -> None:
+    name, pipeline_id = table_name(), uuid4()
+
+    for sql in ("select 1 as id", "select 2 as id", "select 3 as id where false"):
+        run = await around.request(
+            sql, pipeline=name, pipeline_id=pipeline_id, config="merge_strategy: Refill", parameters={"most_rows": 9}
+        )
+        assert (await around.finished(run)).error is None
+    typo = await around.request("select 1 as id", config="merge_strategy: refil")
+
+    assert await around.rows(name) == [(2,)]
+    assert (await around.finished(typo)).error == (
+        "config.yaml:1: unknown merge_strategy 'refil', did you mean 'refill'?"
+    )
 
 
 async def test_a_hook_of_a_plugin_sees_the_run_and_may_refuse_it(around: Surroundings) -> None:
