@@ -17,6 +17,7 @@ from services.runner.domain import FailureKind
 from services.runner.frames import (
     AskFiles,
     AskLocations,
+    AskSimilar,
     Configured,
     Failed,
     Locations,
@@ -28,12 +29,14 @@ from services.runner.frames import (
     TestOrder,
     ZoneFiles,
 )
+from services.runner.known import similar
 from services.runner.pool import Process, ProcessLost
 from services.runner.problems import AuthorError
 from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, watched
 from shared.chunks import send_chunks
 from shared.errors import Exhausted, Invalid, NotFound
+from shared.lakehouse.port import MAIN
 
 _QUEUE_SECONDS: Final = 20.0
 """How long somebody waits for others who look."""
@@ -167,6 +170,8 @@ class Look:
                     await process.send(await self._files(question))
                 case AskLocations(tables=tables):
                     await process.send(await self._locate(tables))
+                case AskSimilar() as question:
+                    await process.send(await similar(self.resources, question, self._head or MAIN))
                 case Previewed() as part:
                     self._parts.append(part)
                     if part.phase is not None:
