@@ -67,7 +67,7 @@ def hearing(bus: Bus, handle: Callable[[RunRequested], Awaitable[None]]) -> list
 
 
 async def jetstream(settings: Settings) -> Any:
-    connection = await nats_client(settings)
+    connection = await nats_client(settings, allow_reconnect=False)
     return connection.jetstream()
 
 
