@@ -312,7 +312,7 @@ class EmbeddedLakehouse:
                 None if table is None else str(table),
             )
         if not records:
-            raise _no_branch(at) if snapshot is None else NotFound(f"no snapshot {at!r}")
+            raise NotFound(f"no branch or snapshot {at!r}" if snapshot is None else f"no snapshot {at!r}")
         return [
             (Qualified.parse(record["table_name"]), record["location"])
             for record in records
