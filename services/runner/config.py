@@ -28,7 +28,7 @@ _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
 class Strategy(StrEnum):
-    """How new rows meet the table (`pipelines.md`, Merge strategies): those that are built in."""
+    """The merge strategies that are built in (`pipelines.md`, Merge strategies)."""
 
     FULL_REFRESH = "full_refresh"
     APPEND_ONLY = "append_only"
@@ -141,7 +141,7 @@ def read_config(files: Mapping[str, str], pipeline_file: str, sign: str = SQL_SI
 def _unfit(config: Config) -> Iterator[tuple[str, str]]:
     """Settings that do not go together: the key that is at fault, and what is wrong with it."""
     strategy = config.merge_strategy
-    for needed in strategy_of(strategy).needs:
+    for needed in plugin_of(strategy).needs:
         if not getattr(config, needed):
             yield "merge_strategy", f"merge_strategy {strategy} needs {needed}, which is not set"
     if config.on_schema_change is SchemaChange.REPLACE and strategy != Strategy.FULL_REFRESH:
@@ -157,11 +157,11 @@ def _unfit(config: Config) -> Iterator[tuple[str, str]]:
         yield "scd_valid_to", f"scd_valid_from and scd_valid_to are both {config.scd_valid_to!r}; they must differ"
 
 
-def strategy_of(name: str) -> MergeStrategy:
-    """The strategy of a name that settings have; raises `BrokenPlugin` if it cannot be used."""
-    strategy = strategies().get(name)
-    assert strategy is not None, "settings with the name of no strategy were refused"
-    return strategy
+def plugin_of(strategy: str) -> MergeStrategy:
+    """What a strategy of settings that were read needs and does."""
+    plugin = strategies().get(strategy)
+    assert plugin is not None, "settings with the name of no strategy were refused"
+    return plugin
 
 
 def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]]:

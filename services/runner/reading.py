@@ -16,7 +16,7 @@ from services.runner.compile import (
     compile_test,
     test_files,
 )
-from services.runner.config import Config, read_config, strategy_of
+from services.runner.config import Config, plugin_of, read_config
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.quality import QualityTest
 from services.runner.engine.session import limit_memory
@@ -70,17 +70,20 @@ class Reading:
         return [compile_test(self._workplace.connection, path, files[path], facts) for path in test_files(files)]
 
     def _facts(self, config: Config, run_id: UUID, started_at: datetime, parameters: Mapping[str, Any]) -> Facts:
-        keeps_rows = strategy_of(config.merge_strategy).is_incremental
         return Facts(
             run_id=run_id,
             run_started_at=started_at,
             pipeline=self.pipeline,
             strategy=config.merge_strategy,
-            is_incremental=lambda: keeps_rows and self.location_of(self.pipeline) is not None,
+            is_incremental=lambda: plugin_of(config.merge_strategy).is_incremental and self._is_there(),
             watermark_column=config.watermark_column,
             watermark=lambda: self._watermark(config),
             parameters=parameters,
         )
+
+    def _is_there(self) -> bool:
+        """Whether the pipeline has a table already."""
+        return self.location_of(self.pipeline) is not None
 
     def _watermark(self, config: Config) -> Sql | None:
         """The greatest value of the watermark column in the pipeline's table."""

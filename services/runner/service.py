@@ -168,7 +168,7 @@ def wire(bus: Bus, runner: Runner) -> Taker:
     bus.answer(CollectFiles, runner.collect_files)
     bus.say(AttemptFinished, RunProgressed, LogWritten)
     bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles)
-    bus.asks(PinDraft, FindZone, ListZones, ListSamples, ListFiles)
+    bus.asks(PinDraft, FindZone, ListSamples, ListFiles, ListZones)
     return bus.take(RunQueued)
 
 

@@ -15,9 +15,9 @@ from services.runner.config import (
     Config,
     Strategy,
     misplaced_annotations,
+    plugin_of,
     read_config,
     read_test_header,
-    strategy_of,
     unknown_columns,
 )
 from services.runner.engine.statement import Statement, parse
@@ -84,7 +84,7 @@ def _worlds(pipeline: Qualified, config: Config) -> list[Facts]:
         watermark_column=config.watermark_column,
         is_rehearsal=True,
     )
-    keeps = strategy_of(config.merge_strategy).is_incremental
+    keeps = plugin_of(config.merge_strategy).is_incremental
     later = replace(first, is_incremental=lambda: keeps, watermark=lambda: Sql("null"))
     return [first, later] if keeps or config.watermark_column is not None else [first]
 

@@ -12,7 +12,7 @@ from contracts.landing import ClaimedFile, ZoneForm
 from contracts.names import Qualified
 from contracts.reports import Severity
 from services.runner.compile import Compiled, compile_pipeline
-from services.runner.config import PYTHON_SIGN, Config, Strategy, read_config, read_test_header
+from services.runner.config import PYTHON_SIGN, Config, Strategy, plugin_of, read_config, read_test_header
 from services.runner.engine.binding import ZoneContent, bind, escaped
 from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError
@@ -35,7 +35,7 @@ def facts(strategy: Strategy = Strategy.FULL_REFRESH, **parameters: Any) -> Fact
         run_started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         pipeline=MINE,
         strategy=strategy,
-        is_incremental=lambda: strategy != Strategy.FULL_REFRESH,
+        is_incremental=lambda: plugin_of(strategy).is_incremental,
         parameters=parameters,
     )
 

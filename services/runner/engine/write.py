@@ -4,7 +4,7 @@ from datetime import datetime
 
 import duckdb
 
-from services.runner.config import Config, strategy_of, unknown_columns
+from services.runner.config import Config, plugin_of, unknown_columns
 from services.runner.domain import FailureKind
 from services.runner.engine.batch import Writing, Written
 from services.runner.engine.binding import Bound
@@ -22,7 +22,7 @@ def write(
     Raises `WorkFailed`, and `AuthorError` for settings that name columns which the query does not give; then nothing
     but files that no table knows is left behind.
     """
-    strategy = strategy_of(config.merge_strategy)
+    strategy = plugin_of(config.merge_strategy)
     try:
         columns = _columns(connection, bound)
         if problems := unknown_columns(config, [column.name for column in columns]):
