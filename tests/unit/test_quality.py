@@ -133,5 +133,6 @@ def test_values_are_shown_without_loss() -> None:
         "time": "2026-01-01T00:00:00+00:00",
         "bytes": "ff",
         "map": [["k", "00000000-0000-0000-0000-000000000001"]],
+        "nul": "a�",
     }
     assert json_safe("x" * 2000) == "x" * 1000 + "…"
