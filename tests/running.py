@@ -19,9 +19,11 @@ from contracts.landing import (
     LandingFiles,
     ListFiles,
     ListSamples,
+    ListZones,
     Sample,
     Samples,
     Zone,
+    Zones,
 )
 from contracts.messages import Query, utc_now
 from contracts.names import Qualified
@@ -55,6 +57,7 @@ from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
 from tests.buses import playing
 from tests.waiting import eventually
+from tests.zones import zone
 
 LIMITS = domain.Limits(outage=timedelta(hours=1), silence=timedelta(minutes=2), unclaimed=timedelta(hours=2))
 
@@ -372,6 +375,13 @@ class Surroundings:
             expected_schema=self.schemas.get(query.zone, ""),
         )
 
+    async def list_zones(self, query: ListZones) -> Zones:
+        zones = [
+            zone("default", name, expected_schema=self.schemas.get(name, ""), file_count=len(files))
+            for name, files in self.zones.items()
+        ]
+        return Zones(zones=zones, total=len(zones))
+
     async def check_files(self, query: CheckFiles) -> FilesChecked:
         checks = self.runs[query.run_id].checks
         state = checks.pop(0) if checks else "unchanged"
@@ -401,6 +411,7 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         catalog.hear(RunProgressed, around.note_progress)
         ingest.answer(ClaimFiles, around.claim_files)
         ingest.answer(CheckFiles, around.check_files)
+        ingest.answer(ListZones, around.list_zones)
         catalog.answer(PinDraft, around.pin_draft)
         ingest.answer(FindZone, around.find_zone)
         ingest.answer(ListSamples, around.list_samples)

@@ -67,6 +67,13 @@ class Locations(Message):
     """Name of a table → where its metadata is; None where there is no such table."""
 
 
+class Similar(Message):
+    """The answer to `AskSimilar`: what may have been meant, None if nothing is like it."""
+
+    type: Literal["similar"] = "similar"
+    name: str | None
+
+
 class ValidationOrder(Message):
     """Files to check as a run would read them."""
 
@@ -99,7 +106,7 @@ class Interrupt(Message):
 
 
 ToProcess = Annotated[
-    SetUp | WorkOrder | ZoneFiles | Locations | ValidationOrder | PreviewOrder | TestOrder | Interrupt,
+    SetUp | WorkOrder | ZoneFiles | Locations | Similar | ValidationOrder | PreviewOrder | TestOrder | Interrupt,
     Field(discriminator="type"),
 ]
 
@@ -143,6 +150,14 @@ class AskLocations(Message):
 
     type: Literal["ask_locations"] = "ask_locations"
     tables: list[PipelineName]
+
+
+class AskSimilar(Message):
+    """Which table of the branch, or which landing zone, has a name like this one, which there is not?"""
+
+    type: Literal["ask_similar"] = "ask_similar"
+    kind: Literal["table", "landing_zone"]
+    name: str
 
 
 class PhaseDone(Message):
@@ -218,6 +233,7 @@ FromProcess = Annotated[
     | Configured
     | AskFiles
     | AskLocations
+    | AskSimilar
     | PhaseDone
     | Comparing
     | Worked

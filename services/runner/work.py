@@ -5,8 +5,10 @@ from typing import Literal, TypeAlias
 from contracts.names import Qualified
 from contracts.reports import Input, QualityResult, TableChanges
 from contracts.runs import Phase
+from services.runner import hooks
 from services.runner.clock import Clock
 from services.runner.compile import Compiled
+from services.runner.config import Config
 from services.runner.engine.batch import Written
 from services.runner.engine.binding import Bound
 from services.runner.engine.changes import changes
@@ -14,6 +16,7 @@ from services.runner.engine.quality import run_tests
 from services.runner.engine.write import write
 from services.runner.frames import Comparing, PhaseDone, Worked, WorkOrder
 from services.runner.memory import forget_peak, peak_bytes
+from services.runner.plugins import HookRun, WrittenRows
 from services.runner.reading import Reading
 from services.runner.target import Target
 from services.runner.workplace import Workplace
@@ -57,10 +60,24 @@ class Work:
         bound = reading.bind(compiled.statement)
         reading.note_tables(compiled.statement)
         self._say_phase("compile", compiling, tables=len(compiled.statement.tables_named), files=reading.files_read)
+        hooks.call("before_write", self._hook_run(compiled.config), bound.sql)
         on_main = reading.location_of(self._pipeline)
         written = self._write(compiled, bound)
         results = self._test(compiled)
         return self._worked(written, results, self._compare(compiled, on_main) if order.dry_run else [])
+
+    def _hook_run(self, config: Config) -> HookRun:
+        order = self._order
+        return HookRun(
+            run_id=order.run_id,
+            attempt=order.attempt,
+            pipeline=self._pipeline,
+            pipeline_id=order.pipeline_id,
+            started_at=order.started_at,
+            config=config,
+            parameters=order.parameters,
+            log=self._parent.log,
+        )
 
     def _write(self, compiled: Compiled, bound: Bound) -> Written:
         writing = Clock()
@@ -68,7 +85,8 @@ class Work:
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
         written = write(self._connection, bound, target, compiled.config, self._order.started_at)
         self._reading.locations[self._pipeline] = written.location
-        self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
+        rows = WrittenRows(written.rows, written.files, written.bytes, written.location)
+        hooks.call("after_write", self._hook_run(compiled.config), rows)
         self._say_phase(
             "write",
             writing,
@@ -81,15 +99,12 @@ class Work:
 
     def _test(self, compiled: Compiled) -> list[QualityResult]:
         if not compiled.tests:
+            hooks.call("after_tests", self._hook_run(compiled.config), [])
             return []
         testing = Clock()
         tests = [self._reading.ready(test) for test in compiled.tests]
         results = run_tests(self._connection, tests, threads=self._workplace.threads)
-        for result in results:
-            found = "" if result.value is None else f", {result.value} rows"
-            self._parent.log(
-                f"test {result.name}: {result.status}{found}{': ' if result.message else ''}{result.message or ''}"
-            )
+        hooks.call("after_tests", self._hook_run(compiled.config), results)
         self._say_phase("quality", testing, tests=len(results))
         return results
 

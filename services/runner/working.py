@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from contracts.landing import CheckFiles, ClaimedFile, ClaimFiles, FilesChecked
+from contracts.landing import CheckFiles, ClaimedFile, ClaimFiles, FilesChecked, ListZones
 from contracts.messages import Query, utc_now
 from contracts.names import Qualified
 from contracts.reports import Input
@@ -16,12 +16,14 @@ from services.runner.ending import look, open_branches
 from services.runner.frames import (
     AskFiles,
     AskLocations,
+    AskSimilar,
     Comparing,
     Configured,
     Failed,
     Locations,
     Logged,
     PhaseDone,
+    Similar,
     Worked,
     WorkOrder,
     ZoneFiles,
@@ -32,6 +34,7 @@ from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, end_all, watched
 from shared.errors import AlreadyExists, NotFound, Unavailable
 from shared.lakehouse.port import BranchClosed, Merged
+from shared.similar import closest
 
 T = TypeVar("T")
 RunnerPhase: TypeAlias = Literal["branch", "merge"]
@@ -130,6 +133,8 @@ class Working:
                 case AskLocations(tables=tables):
                     await self._branched(branching)
                     await process.send(await self._locate(tables))
+                case AskSimilar(kind=kind, name=name):
+                    await process.send(Similar(name=closest(name, await self._names(kind))))
                 case PhaseDone(phase=phase):
                     self._allowance.phase = domain.phase_after(phase.name)
                     self.journal.phase(phase)
@@ -206,6 +211,16 @@ class Working:
         names = [Qualified.parse(table) for table in tables]
         found = await asyncio.gather(*(self.resources.lakehouse.location(name, self._branch) for name in names))
         return Locations(locations=dict(zip(tables, found, strict=True)))
+
+    async def _names(self, kind: Literal["table", "landing_zone"]) -> list[str]:
+        """What there is beside what the author named; nothing where that cannot be found out now."""
+        try:
+            if kind == "table":
+                return [str(table) for table in await self.resources.lakehouse.tables(self._branch)]
+            zones = await self.resources.bus.ask(ListZones(limit=200), timeout=2)
+            return [f"{zone.namespace}/{zone.name}" for zone in zones.zones]
+        except (Unavailable, NotFound):
+            return []
 
     async def _claim_files(self, question: AskFiles) -> ZoneFiles:
         """All pages of the files that the run reads of a zone; asks again while an earlier run is unsettled."""
