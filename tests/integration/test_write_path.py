@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -28,13 +28,14 @@ from services.runner.engine.schema import columns_of, projection, schema_of
 from services.runner.engine.session import open_connection
 from services.runner.engine.statistics import ParquetFile, data_file
 from services.runner.target import Target
-from shared.errors import Conflict
+from shared.errors import Conflict, Unavailable
 from shared.lakehouse.branch_catalog import SNAPSHOTS_KEPT, BranchCatalog
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.commit import Commit, Committed
 from shared.lakehouse.connect import lakehouse
-from shared.lakehouse.files import s3_properties
+from shared.lakehouse.files import TableFiles, s3_properties
 from shared.lakehouse.port import BranchClosed, Lakehouse
+from tests.stacks import StackIn
 from tests.tables import new_branch, new_table
 
 EVERY_TYPE = """
@@ -531,6 +532,56 @@ async def test_nothing_is_committed_to_a_closed_branch(writing: Writing, lake: L
 
     with pytest.raises(BranchClosed):
         await asyncio.to_thread(commit.finish, [], await asyncio.to_thread(commit.files))
+
+
+def test_what_was_not_put_is_neither_known_nor_named(stack: Stack, writing: Writing) -> None:
+    first = writing.write("select 1 as x")
+    folder = first.location.rpartition("/")[0]
+    files = TableFiles(s3_properties(stack.settings, "runner"))
+    denied = f"s3://{stack.settings.s3_bucket}/default/landing/zone/metadata/x.avro"
+
+    with pytest.raises(PermissionError):
+        files.put_all({f"{folder}/fine.avro": b"fine", denied: b"denied"})
+
+    with files.new_input(f"{folder}/fine.avro").open() as stream:
+        assert stream.read() == b"fine"
+    with pytest.raises((FileNotFoundError, PermissionError)):
+        files.new_input(denied).open()
+    # A commit whose metadata cannot be put does not move the table.
+    commit = writing.begin("select 2 as x")
+    lost = replace(commit, metadata=commit.metadata.model_copy(update={"location": denied.rpartition("/metadata")[0]}))
+    with pytest.raises(PermissionError):
+        lost.finish(writing.files(commit, "select 2 as x"))
+    assert writing.table.metadata_location == first.location
+    commit.finish(writing.files(commit, "select 3 as x"))
+    assert len(writing.table.metadata.snapshots) == 2
+
+
+async def test_without_the_object_store_nothing_is_committed(
+    stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    async with (
+        stack_in(tmp_path_factory.mktemp("fragile"), ["postgres", "object_store", "lakehouse"]) as stack,
+        lakehouse(stack.settings, "runner") as lake,
+    ):
+        await lake.ensure_namespace("test", "bronze")
+        branch = await new_branch(lake)
+        with (
+            catalogs(stack.settings, "runner") as on,
+            open_connection(stack.settings, threads=2, spill_directory=str(tmp_path_factory.mktemp("spill"))) as engine,
+        ):
+            writing = Writing(engine, on(branch), new_table())
+            first = await asyncio.to_thread(writing.write, "select 1 as x")
+            commit = await asyncio.to_thread(writing.begin, "select 2 as x")
+            files = await asyncio.to_thread(writing.files, commit, "select 2 as x")
+            async with stack.away("object_store"):
+                with pytest.raises(Unavailable):
+                    await asyncio.to_thread(commit.finish, files)
+            assert await lake.location(writing.name, branch) == first.location
+
+            await asyncio.to_thread(commit.finish, files)
+
+            assert len((await asyncio.to_thread(lambda: writing.table)).metadata.snapshots) == 2
 
 
 def test_rows_that_another_engine_deleted_are_not_brought_back(writing: Writing) -> None:
