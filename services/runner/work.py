@@ -16,11 +16,12 @@ from contracts.names import Qualified
 from contracts.reports import Input, QualityResult
 from contracts.runs import LogLine, Phase
 from services.runner.compile import Compiled, CompiledTest, compile_pipeline
+from services.runner.engine.batch import Written
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.quality import QualityTest, run_tests
 from services.runner.engine.session import limit_memory
 from services.runner.engine.statement import Statement
-from services.runner.engine.write import Written, write
+from services.runner.engine.write import write
 from services.runner.frames import (
     AskFiles,
     AskLocations,
@@ -208,7 +209,7 @@ class Work:
         writing = _Clock()
         catalog = self._workplace.catalog_of(self._order.branch)
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
-        written = write(self._connection, bound, target, compiled.config.merge_strategy)
+        written = write(self._connection, bound, target, compiled.config, self._order.started_at)
         self._locations[self._pipeline] = written.location
         self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
         self._say_phase("write", writing, rows=written.rows, files=written.files, bytes=written.bytes)
