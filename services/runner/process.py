@@ -25,7 +25,7 @@ from services.runner.frames import (
 from services.runner.problems import AuthorError, WorkFailed
 from services.runner.validate import validate
 from services.runner.work import Parent, Work, Workplace
-from shared.errors import Unavailable
+from shared.errors import Conflict, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.port import BranchClosed
 from shared.settings import Settings
@@ -92,6 +92,8 @@ def _failure(error: Exception) -> tuple[FailureKind, str]:
             return error.kind, error.message
         case BranchClosed():
             return FailureKind.CLOSED, error.message
+        case Conflict():
+            return FailureKind.SCHEMA, error.message
         case CommitFailedException() | ValidationException():
             return FailureKind.TRANSIENT, str(error)
         case Unavailable() | TimeoutError():

@@ -208,7 +208,8 @@ class Work:
     def _write(self, compiled: Compiled, bound: Bound) -> Written:
         writing = _Clock()
         catalog = self._workplace.catalog_of(self._order.branch)
-        target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
+        location = self._location_of(self._pipeline)
+        target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id, location)
         written = write(self._connection, bound, target, compiled.config, self._order.started_at)
         self._locations[self._pipeline] = written.location
         self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")

@@ -74,7 +74,8 @@ class Writing:
         return commit.finish(self.files(commit, sql), commit.files() if instead else [])
 
     def begin(self, sql: str, *partitions: PartitionField) -> Commit:
-        target = Target(self.catalog, self.name, self.pipeline_id, uuid4())
+        location = self.table.metadata_location if self.catalog.table_exists(self.name) else None
+        target = Target(self.catalog, self.name, self.pipeline_id, uuid4(), location)
         schema = schema_of(columns_of(self.engine, f"({sql})"))
         return target.begin(target.load(Strategy.APPEND_ONLY), schema, partitions)
 
