@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import duckdb
-from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from contracts.names import Qualified
@@ -21,6 +20,7 @@ from services.runner.engine.statement import parse
 from services.runner.engine.write import write
 from services.runner.target import Target
 from services.runner.template import Facts, render
+from shared.lakehouse.branch_catalog import BranchCatalog
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.settings import Settings
@@ -33,7 +33,7 @@ class WrittenTable:
     """The table of a pipeline, and how its next run writes it."""
 
     connection: duckdb.DuckDBPyConnection
-    catalog: Catalog
+    catalog: BranchCatalog
     name: Qualified
     pipeline_id: UUID = field(default_factory=uuid4)
     next_run: datetime = FIRST_RUN
@@ -41,7 +41,8 @@ class WrittenTable:
     def write(self, sql: str, strategy: str = "full_refresh", **config: Any) -> Written:
         """Do the write step of a run with this query; `$this` in it is the table as it is before."""
         started_at, self.next_run = self.next_run, self.next_run + timedelta(hours=1)
-        target = Target(self.catalog, self.name, self.pipeline_id, uuid4())
+        location = self.table.metadata_location if self.catalog.table_exists(tuple(self.name)) else None
+        target = Target(self.catalog, self.name, self.pipeline_id, uuid4(), location)
         chosen = Strategy(strategy)
         facts = Facts(uuid4(), started_at, self.name, chosen, lambda: True)
         relation = self.relation() if "$this" in sql else ""
