@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked
+from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked, ListZones, Zone, Zones
 from contracts.messages import utc_now
 from contracts.names import Qualified
 from contracts.reports import AttemptReport
@@ -270,6 +270,26 @@ class Surroundings:
             expected_schema=self.schemas.get(query.zone, ""),
         )
 
+    async def list_zones(self, query: ListZones) -> Zones:
+        zones = [
+            Zone(
+                id=UUID(int=0),
+                namespace="default",
+                name=name,
+                description="",
+                owner=None,
+                expected_schema=self.schemas.get(name, ""),
+                processed_max_age_days=None,
+                auto_purge=False,
+                file_count=len(files),
+                total_bytes=0,
+                created_at=utc_now(),
+                updated_at=utc_now(),
+            )
+            for name, files in self.zones.items()
+        ]
+        return Zones(zones=zones, total=len(zones))
+
     async def check_files(self, query: CheckFiles) -> FilesChecked:
         checks = self.runs[query.run_id].checks
         state = checks.pop(0) if checks else "unchanged"
@@ -299,5 +319,6 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         catalog.hear(RunProgressed, around.note_progress)
         ingest.answer(ClaimFiles, around.claim_files)
         ingest.answer(CheckFiles, around.check_files)
+        ingest.answer(ListZones, around.list_zones)
         async with catalog.running(), ingest.running():
             yield around

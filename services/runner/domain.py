@@ -281,6 +281,8 @@ class FailureKind(StrEnum):
     COMPILE = "compile"
     SQL = "sql"
     SCHEMA = "schema"
+    QUALITY = "quality"
+    """A hook refused what would be merged."""
     CONFLICT = "conflict"
     INTERNAL = "internal"
 
@@ -292,6 +294,7 @@ _FINAL: Final = {
     FailureKind.COMPILE: (RunStatus.FAILED, ErrorKind.COMPILE),
     FailureKind.SQL: (RunStatus.FAILED, ErrorKind.SQL),
     FailureKind.SCHEMA: (RunStatus.FAILED, ErrorKind.SCHEMA),
+    FailureKind.QUALITY: (RunStatus.FAILED, ErrorKind.QUALITY),
     FailureKind.CONFLICT: (RunStatus.FAILED, ErrorKind.CONFLICT),
     FailureKind.INTERNAL: (RunStatus.FAILED, ErrorKind.INTERNAL),
 }

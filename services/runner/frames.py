@@ -64,6 +64,13 @@ class Locations(Message):
     """Name of a table → where its metadata is; None where there is no such table."""
 
 
+class Similar(Message):
+    """The answer to `AskSimilar`: what may have been meant, None if nothing is like it."""
+
+    type: Literal["similar"] = "similar"
+    name: str | None
+
+
 class ValidationOrder(Message):
     """Files to check as a run would read them."""
 
@@ -72,7 +79,9 @@ class ValidationOrder(Message):
     files: dict[str, str]
 
 
-ToProcess = Annotated[SetUp | WorkOrder | ZoneFiles | Locations | ValidationOrder, Field(discriminator="type")]
+ToProcess = Annotated[
+    SetUp | WorkOrder | ZoneFiles | Locations | Similar | ValidationOrder, Field(discriminator="type")
+]
 
 # From a process
 
@@ -116,6 +125,14 @@ class AskLocations(Message):
     tables: list[PipelineName]
 
 
+class AskSimilar(Message):
+    """Which table of the branch, or which landing zone, has a name like this one, which there is not?"""
+
+    type: Literal["ask_similar"] = "ask_similar"
+    kind: Literal["table", "landing_zone"]
+    name: str
+
+
 class PhaseDone(Message):
     """A phase is done. After `write` the files that were read are not needed any more."""
 
@@ -151,7 +168,7 @@ class Validated(Message):
 
 
 FromProcess = Annotated[
-    Ready | Logged | Configured | AskFiles | AskLocations | PhaseDone | Worked | Failed | Validated,
+    Ready | Logged | Configured | AskFiles | AskLocations | AskSimilar | PhaseDone | Worked | Failed | Validated,
     Field(discriminator="type"),
 ]
 

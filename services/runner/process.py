@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
+from services.runner import plugins
 from services.runner.domain import FailureKind
 from services.runner.engine.session import open_connection
 from services.runner.frames import (
@@ -22,6 +23,7 @@ from services.runner.frames import (
     Worked,
     WorkOrder,
 )
+from services.runner.plugins import BrokenPlugin
 from services.runner.problems import AuthorError, WorkFailed
 from services.runner.validate import validate
 from services.runner.work import Parent, Work, Workplace
@@ -57,6 +59,7 @@ def main() -> None:
 def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
     settings = _settings(set_up.settings)
     connection = open_connection(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
+    plugins.load()
     with catalogs(settings, "runner") as catalog_of:
         yield Workplace(parent, connection, catalog_of, settings.s3_bucket, set_up.threads, set_up.memory_limit_bytes)
 
@@ -90,6 +93,8 @@ def _failure(error: Exception) -> tuple[FailureKind, str]:
             return FailureKind.COMPILE, str(error)
         case WorkFailed():
             return error.kind, error.message
+        case BrokenPlugin():
+            return FailureKind.INTERNAL, str(error)
         case BranchClosed():
             return FailureKind.CLOSED, error.message
         case CommitFailedException() | ValidationException():

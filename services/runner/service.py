@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import structlog
 
-from contracts.landing import CheckFiles, ClaimFiles
+from contracts.landing import CheckFiles, ClaimFiles, ListZones
 from contracts.maintenance import CollectedFiles, CollectFiles
 from contracts.names import Qualified
 from contracts.pipelines import CheckedFile, FileProblem, ValidatePipeline, Validation
@@ -154,7 +154,7 @@ def wire(bus: Bus, runner: Runner) -> Taker:
     bus.answer(ValidatePipeline, runner.validate_pipeline)
     bus.answer(CollectFiles, runner.collect_files)
     bus.say(AttemptFinished, RunProgressed, LogWritten)
-    bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles)
+    bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles, ListZones)
     return bus.take(RunQueued)
 
 

@@ -39,7 +39,7 @@ class Target:
     pipeline_id: UUID
     run_id: UUID
 
-    def load(self, strategy: Strategy) -> Table | None:
+    def load(self, strategy: str) -> Table | None:
         """The table on the branch, if it is this pipeline's; another one's is replaced as a whole or not at all."""
         try:
             table = self.catalog.load_table(tuple(self.name))
@@ -47,7 +47,7 @@ class Target:
             return None
         if table.properties.get(PIPELINE_ID, str(self.pipeline_id)) == str(self.pipeline_id):
             return table
-        if strategy is not Strategy.FULL_REFRESH:
+        if strategy != Strategy.FULL_REFRESH:
             raise WorkFailed(
                 FailureKind.SCHEMA,
                 f"table {str(self.name)!r} was written by another pipeline of this name, which was deleted:"

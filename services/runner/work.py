@@ -15,20 +15,25 @@ from contracts.messages import Message, utc_now
 from contracts.names import Qualified
 from contracts.reports import Input, QualityResult
 from contracts.runs import LogLine, Phase
+from services.runner import hooks
 from services.runner.compile import Compiled, CompiledTest, compile_pipeline
+from services.runner.config import Config, is_incremental
 from services.runner.engine.batch import Written
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.quality import QualityTest, run_tests
 from services.runner.engine.session import limit_memory
 from services.runner.engine.statement import Statement
+from services.runner.engine.watermark import watermark
 from services.runner.engine.write import write
 from services.runner.frames import (
     AskFiles,
     AskLocations,
+    AskSimilar,
     Configured,
     Locations,
     Logged,
     PhaseDone,
+    Similar,
     ToProcess,
     Worked,
     WorkOrder,
@@ -36,9 +41,10 @@ from services.runner.frames import (
     frame,
     read_in_process,
 )
+from services.runner.plugins import HookRun, WrittenRows
 from services.runner.problems import AuthorError
 from services.runner.target import Target
-from services.runner.template import Facts, ZoneCall
+from services.runner.template import Facts, Sql, ZoneCall
 from shared.lakehouse.branch_catalog import BranchCatalog
 
 A = TypeVar("A", bound=Message)
@@ -125,20 +131,36 @@ class Work:
         bound = self._bind(compiled.statement)
         self._note_tables(compiled.statement)
         self._say_phase("compile", compiling, tables=len(compiled.statement.tables_named), files=self._files_read)
+        hooks.call("before_write", self._hook_run(compiled.config), bound.sql)
         written = self._write(compiled, bound)
         return self._worked(written, self._test(compiled))
+
+    def _hook_run(self, config: Config) -> HookRun:
+        order = self._order
+        return HookRun(
+            run_id=order.run_id,
+            attempt=order.attempt,
+            pipeline=self._pipeline,
+            pipeline_id=order.pipeline_id,
+            started_at=order.started_at,
+            config=config,
+            parameters=order.parameters,
+            log=self._parent.log,
+        )
 
     def _compile(self) -> Compiled:
         order = self._order
         compiled = compile_pipeline(
             self._connection,
             order.files,
-            lambda strategy: Facts(
+            lambda config: Facts(
                 run_id=order.run_id,
                 run_started_at=order.started_at,
                 pipeline=self._pipeline,
-                strategy=strategy,
-                is_incremental=lambda: strategy.is_incremental and self._location_of(self._pipeline) is not None,
+                strategy=config.merge_strategy,
+                is_incremental=lambda: is_incremental(config.merge_strategy) and self._is_there(),
+                watermark_column=config.watermark_column,
+                watermark=lambda: self._watermark(config),
                 parameters=order.parameters,
             ),
         )
@@ -155,6 +177,20 @@ class Work:
         limit_memory(self._connection, memory_limit)
         return compiled
 
+    def _is_there(self) -> bool:
+        """Whether the pipeline has a table already."""
+        return self._location_of(self._pipeline) is not None
+
+    def _watermark(self, config: Config) -> Sql | None:
+        """The greatest value of the watermark column in the pipeline's table."""
+        location = self._location_of(self._pipeline)
+        if location is None or config.watermark_column is None:
+            return None
+        try:
+            return watermark(self._connection, location, config.watermark_column)
+        except LookupError as error:
+            raise AuthorError(config.problem("watermark_column", str(error))) from error
+
     def _claim_files(self, statement: Statement) -> None:
         for use in statement.zones:
             call = use.call
@@ -164,7 +200,8 @@ class Work:
             question = AskFiles(namespace=call.namespace, zone=call.zone, form=call.form)
             answer = self._parent.ask(question, ZoneFiles)
             if not answer.is_there:
-                message = f"there is no landing zone '{call.namespace}/{call.zone}'"
+                name = f"{call.namespace}/{call.zone}"
+                message = f"there is no landing zone {name!r}{self._meant('landing_zone', name)}"
                 raise AuthorError(statement.problem(message, use.start))
             self._zones[place] = ZoneContent(answer.files, answer.expected_schema, answer.last_file)
             self.inputs.append(
@@ -184,9 +221,24 @@ class Work:
     def _bind(self, statement: Statement) -> Bound:
         """A query with everything in its place."""
         locations = {table: self._location_of(table) for table in statement.tables_named}
+        missing = [use for use in statement.tables if locations[use.table] is None]
+        if missing:
+            raise AuthorError(*(statement.problem(self._about_missing(use.table), use.start) for use in missing))
         relations = {table: f"iceberg_scan('{place}')" for table, place in locations.items() if place is not None}
         zones = {use.call.placeholder: self._content_of(use.call) for use in statement.zones}
         return bind(statement, relations, zones, self._workplace.bucket)
+
+    def _about_missing(self, table: Qualified) -> str:
+        if table == self._pipeline:
+            return (
+                f"the pipeline's own table {str(table)!r} is not there before its first run:"
+                " write what reads it inside {% if is_incremental() %} … {% endif %}"
+            )
+        return f"there is no table {str(table)!r}{self._meant('table', str(table))}"
+
+    def _meant(self, kind: Literal["table", "landing_zone"], name: str) -> str:
+        similar = self._parent.ask(AskSimilar(kind=kind, name=name), Similar).name
+        return "" if similar is None else f", did you mean {similar!r}?"
 
     def _content_of(self, call: ZoneCall) -> ZoneContent:
         return self._zones[call.namespace, call.zone, call.form]
@@ -211,21 +263,19 @@ class Work:
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
         written = write(self._connection, bound, target, compiled.config, self._order.started_at)
         self._locations[self._pipeline] = written.location
-        self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
+        rows = WrittenRows(written.rows, written.files, written.bytes, written.location)
+        hooks.call("after_write", self._hook_run(compiled.config), rows)
         self._say_phase("write", writing, rows=written.rows, files=written.files, bytes=written.bytes)
         return written
 
     def _test(self, compiled: Compiled) -> list[QualityResult]:
         if not compiled.tests:
+            hooks.call("after_tests", self._hook_run(compiled.config), [])
             return []
         testing = _Clock()
         tests = [self._ready(test) for test in compiled.tests]
         results = run_tests(self._connection, tests, threads=self._workplace.threads)
-        for result in results:
-            found = "" if result.value is None else f", {result.value} rows"
-            self._parent.log(
-                f"test {result.name}: {result.status}{found}{': ' if result.message else ''}{result.message or ''}"
-            )
+        hooks.call("after_tests", self._hook_run(compiled.config), results)
         self._say_phase("quality", testing, tests=len(results))
         return results
 

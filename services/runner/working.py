@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-from contracts.landing import CheckFiles, ClaimedFile, ClaimFiles, FilesChecked
+from contracts.landing import CheckFiles, ClaimedFile, ClaimFiles, FilesChecked, ListZones
 from contracts.messages import Query, utc_now
 from contracts.names import Qualified
 from contracts.reports import Input
@@ -16,11 +16,13 @@ from services.runner.ending import look, open_branches
 from services.runner.frames import (
     AskFiles,
     AskLocations,
+    AskSimilar,
     Configured,
     Failed,
     Locations,
     Logged,
     PhaseDone,
+    Similar,
     Worked,
     WorkOrder,
     ZoneFiles,
@@ -31,6 +33,7 @@ from services.runner.resources import Resources
 from shared.background import happens
 from shared.errors import AlreadyExists, NotFound, Unavailable
 from shared.lakehouse.port import BranchClosed, Merged
+from shared.similar import closest
 
 T = TypeVar("T")
 RunnerPhase: TypeAlias = Literal["branch", "merge"]
@@ -154,6 +157,8 @@ class Working:
                 case AskLocations(tables=tables):
                     await branching
                     await process.send(await self._locate(tables))
+                case AskSimilar(kind=kind, name=name):
+                    await process.send(Similar(name=closest(name, await self._names(kind))))
                 case PhaseDone(phase=phase):
                     self.journal.phase(phase)
                     if phase.name == "write" and self._has_files:
@@ -218,6 +223,16 @@ class Working:
         names = [Qualified.parse(table) for table in tables]
         found = await asyncio.gather(*(self.resources.lakehouse.location(name, self._branch) for name in names))
         return Locations(locations=dict(zip(tables, found, strict=True)))
+
+    async def _names(self, kind: Literal["table", "landing_zone"]) -> list[str]:
+        """What there is beside what the author named; nothing where that cannot be found out now."""
+        try:
+            if kind == "table":
+                return [str(table) for table in await self.resources.lakehouse.tables(self._branch)]
+            zones = await self.resources.bus.ask(ListZones(limit=200), timeout=2)
+            return [f"{zone.namespace}/{zone.name}" for zone in zones.zones]
+        except (Unavailable, NotFound):
+            return []
 
     async def _claim_files(self, question: AskFiles) -> ZoneFiles:
         """All pages of the files that the run reads of a zone; asks again while an earlier run is unsettled."""

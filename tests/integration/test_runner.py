@@ -186,8 +186,8 @@ async def test_an_error_is_told_with_its_place_in_the_authors_file(around: Surro
     assert kinds == ["compile", "sql", "compile", "compile", "compile", "compile"]
     texts = [error.error or "" for error in errors]
     assert texts[0].startswith("pipeline.sql:2:1: syntax error")
-    assert texts[1].startswith('pipeline.sql:3:3: Binder error: Referenced column "missing" not found')
-    assert texts[2] == "pipeline.sql:2: 'nothing' is undefined"
+    assert texts[1] == 'pipeline.sql:3:3: there is no column "missing"; there is "id"'
+    assert texts[2] == "pipeline.sql:2:4: 'nothing' is undefined"
     assert texts[3].startswith("config.yaml:2: unknown merge_strategy 'incremntal'")
     assert texts[4] == "pipeline.sql:1:15: there is no table 'default.silver.nothing'"
     assert texts[5] == "pipeline.sql:1:15: there is no landing zone 'default/nowhere'"

@@ -152,9 +152,12 @@ def test_a_name_gives_what_it_stands_for_and_takes_the_place_of_its_quotes(templ
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        ("select 1,\n {{ watermark }}", "pipeline.sql:2: 'watermark' is undefined"),
+        ("select 1,\n {{ watermark }}", "pipeline.sql:2:5: 'watermark' is undefined, did you mean 'watermark_value'?"),
         ("\n{% if %}", "pipeline.sql:2: Expected an expression"),
-        ("{{ ref('orders') }}", "pipeline.sql:1: 'default.orders' is not namespace.layer.name"),
+        (
+            "{{ ref('orders') }}",
+            "pipeline.sql:1: 'orders' is no table: write 'layer.name', as 'bronze.orders', or all three",
+        ),
         ("\n\n{{ var('x') }}", "pipeline.sql:3: the run has no parameter 'x'"),
         ("{{ landing_zone('x', only='old') }}", "pipeline.sql:1: landing_zone() takes only='new', not only='old'"),
         ("{{ landing_zone('../x') }}", "pipeline.sql:1: '../x' is not the name of a landing zone"),
@@ -331,7 +334,7 @@ def test_names_are_escaped_for_patterns() -> None:
 
 
 def compiled(connection: duckdb.DuckDBPyConnection, files: Mapping[str, str]) -> Compiled:
-    return compile_pipeline(connection, files, facts)
+    return compile_pipeline(connection, files, lambda config: facts(Strategy(config.merge_strategy)))
 
 
 def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.DuckDBPyConnection) -> None:
@@ -350,7 +353,7 @@ def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.D
         ("a", Severity.ERROR),
         ("b", Severity.WARN),
     ]
-    assert str(pipeline.tests[0].problems[0]) == "tests/quality/a.sql:1: 'nothing' is undefined"
+    assert str(pipeline.tests[0].problems[0]) == "tests/quality/a.sql:1:9: 'nothing' is undefined"
     assert pipeline.tests[1].statement is not None
 
 

@@ -10,6 +10,7 @@ import duckdb
 
 from services.runner.domain import FailureKind
 from services.runner.engine.binding import Bound
+from services.runner.engine.messages import named_once, reworded
 from services.runner.problems import Problem, WorkFailed
 from shared import duckdb_engine
 from shared.settings import Settings
@@ -54,9 +55,16 @@ def failure(error: duckdb.Error, bound: Bound, prefix: str = "") -> WorkFailed:
         return WorkFailed(kind, message)
     in_statement = None if position is None else position - len(prefix.encode())
     if in_statement is None or not 0 <= in_statement <= len(bound.sql.encode()):
-        in_statement = None
-    problem: Problem = bound.problem(message, in_statement)
+        in_statement = named_once(message, bound.sql)
+    problem: Problem = bound.problem(reworded(message), in_statement)
     return WorkFailed(kind, str(problem))
+
+
+def failure_of_ours(error: duckdb.Error) -> WorkFailed:
+    """What an error of a statement that no author wrote means for the attempt."""
+    message, _ = told(error)
+    kind = kind_of(error, message)
+    return WorkFailed(FailureKind.INTERNAL if kind is FailureKind.SQL else kind, message)
 
 
 def told(error: duckdb.Error) -> tuple[str, int | None]:
