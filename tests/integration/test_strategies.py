@@ -246,7 +246,12 @@ def test_each_file_holds_one_partition_as_stock_pyiceberg_has_it(table: WrittenT
         found[path_of(table.table, task.file.partition)] += task.file.record_count
     assert found == Counter(path_of(table.table, partition_of(table.table, row)) for row in stock_rows(table.table))
     assert len(found) > 3
-    for wanted in ("id = 3", "\"two words\" = 'name 1'", "seen < timestamptz '1970-01-01T00:00:00+00:00'", "id is null"):
+    for wanted in (
+        "id = 3",
+        "\"two words\" = 'name 1'",
+        "seen < timestamptz '1970-01-01T00:00:00+00:00'",
+        "id is null",
+    ):
         found = table.table.scan(row_filter=wanted.replace("timestamptz ", "")).to_arrow()
         assert sorted(found["id"].to_pylist(), key=str) == [
             row[0] for row in table.query(f"select id from t where {wanted} order by id::varchar nulls last")
