@@ -178,15 +178,20 @@ class NewManifests:
         return small if len(small) + 1 >= MERGED_AT else []
 
     def _written(self, number: int, spec_id: int, entries: Sequence[ManifestEntry]) -> ManifestFile | None:
-        if not entries:
-            return None
         spec = self.metadata.specs()[spec_id]
+        if not entries or self._is_over(spec, entries):
+            return None
         file = _InMemory(f"{self.folder}/{self.prefix}-m{number}.avro")
         with write_manifest(2, spec, self._schema_of(spec), file, self.snapshot_id, _CODEC) as writer:
             for entry in entries:
                 writer.add_entry(entry)
         self.contents[file.location] = file.content
         return writer.to_manifest_file()
+
+    def _is_over(self, spec: PartitionSpec, entries: Sequence[ManifestEntry]) -> bool:
+        """Whether a spec is made of a column that is gone, and has no files: DuckDB dies of reading such a manifest."""
+        is_whole = {one.source_id for one in spec.fields} <= self.metadata.schema().field_ids
+        return not is_whole and all(entry.status is ManifestEntryStatus.DELETED for entry in entries)
 
     def _schema_of(self, spec: PartitionSpec) -> Schema:
         """The newest schema with all columns that a spec is made of; one that is no more may have lost some."""
