@@ -12,7 +12,7 @@ import duckdb
 from pyiceberg.table import Table
 
 from contracts.names import Qualified
-from services.runner.config import Config, Strategy
+from services.runner.config import Config
 from services.runner.engine.batch import Written
 from services.runner.engine.binding import bind
 from services.runner.engine.session import open_connection
@@ -44,12 +44,12 @@ class WrittenTable:
     def write(self, sql: str, strategy: str = "full_refresh", **config: Any) -> Written:
         """Do the write step of a run with this query; `$this` in it is the table as it is before."""
         started_at, self.next_run = self.next_run, self.next_run + timedelta(hours=1)
-        target = Target(self.catalog, self.name, self.pipeline_id, uuid4())
-        chosen = Strategy(strategy)
-        facts = Facts(uuid4(), started_at, self.name, chosen, lambda: True)
+        location = self.table.metadata_location if self.catalog.table_exists(tuple(self.name)) else None
+        target = Target(self.catalog, self.name, self.pipeline_id, uuid4(), location)
+        facts = Facts(uuid4(), started_at, self.name, strategy, lambda: True)
         relation = self.relation() if "$this" in sql else ""
         bound = bind(parse(self.connection, render("pipeline.sql", sql.replace("$this", relation), facts)), {}, {}, "")
-        settings = Config(merge_strategy=chosen, **config)
+        settings = Config(merge_strategy=strategy, **config)
         return write(self.connection, bound, target, settings, started_at)
 
     @property

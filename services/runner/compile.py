@@ -6,15 +6,7 @@ from typing import Final
 
 import duckdb
 
-from services.runner.config import (
-    CONFIG_FILE,
-    Config,
-    Materialized,
-    QualityHeader,
-    Strategy,
-    read_config,
-    read_test_header,
-)
+from services.runner.config import CONFIG_FILE, Config, Materialized, QualityHeader, read_config, read_test_header
 from services.runner.engine.statement import Statement, parse
 from services.runner.engine.views import view_problems
 from services.runner.problems import AuthorError, Problem
@@ -44,24 +36,29 @@ class Compiled:
     tests: tuple[CompiledTest, ...]
 
     @property
+    def is_view(self) -> bool:
+        """Whether its query is kept, in place of its rows."""
+        return self.config.materialized is Materialized.VIEW
+
+    @property
     def statements(self) -> list[Statement]:
         """The pipeline's query, and those of the tests that are one."""
         return [self.statement, *(test.statement for test in self.tests if test.statement is not None)]
 
 
 def compile_pipeline(
-    connection: duckdb.DuckDBPyConnection, files: Mapping[str, str], facts_of: Callable[[Strategy], Facts]
+    connection: duckdb.DuckDBPyConnection, files: Mapping[str, str], facts_of: Callable[[Config], Facts]
 ) -> Compiled:
     """Compile a pipeline's files; `AuthorError` says what is wrong with its settings or its query.
 
-    Nothing of it is run. `facts_of` gives the facts for templates once the strategy is known.
+    Nothing of it is run. `facts_of` gives the facts for templates once the settings are known.
     """
     if PIPELINE_FILE not in files:
         raise AuthorError(Problem(PIPELINE_FILE, f"the pipeline has no {PIPELINE_FILE}"))
     config, problems = read_config(files, PIPELINE_FILE)
     if problems:
         raise AuthorError(*problems)
-    facts = facts_of(config.merge_strategy)
+    facts = facts_of(config)
     statement = parse(connection, render(PIPELINE_FILE, files[PIPELINE_FILE], facts))
     if config.materialized is Materialized.VIEW and (unfit := view_problems(connection, statement, facts.pipeline)):
         raise AuthorError(*unfit)
@@ -71,19 +68,23 @@ def compile_pipeline(
 
 def compile_test(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> CompiledTest:
     """Compile a quality test."""
-    name = path.removeprefix(TESTS_FOLDER).removesuffix(".sql")
     header, problems = read_test_header(path, text)
     statement = None
     try:
         statement = parse(connection, render(path, text, facts))
     except AuthorError as error:
         problems += error.problems
-    return CompiledTest(name, path, header, None if problems else statement, tuple(problems))
+    return CompiledTest(test_name(path), path, header, None if problems else statement, tuple(problems))
 
 
 def test_files(files: Mapping[str, str]) -> list[str]:
     """The paths of the quality tests among a pipeline's files, in order."""
     return sorted(path for path in files if path.startswith(TESTS_FOLDER) and path.endswith(".sql"))
+
+
+def test_name(path: str) -> str:
+    """The name of a quality test by its path."""
+    return path.removeprefix(TESTS_FOLDER).removesuffix(".sql")
 
 
 def is_known(path: str) -> bool:

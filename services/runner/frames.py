@@ -11,7 +11,8 @@ from contracts.landing import ClaimedFile, ZoneForm
 from contracts.messages import Message
 from contracts.names import PipelineName
 from contracts.pipelines import Validation
-from contracts.reports import Input, QualityResult
+from contracts.previews import PreviewColumn, PreviewPhase
+from contracts.reports import Input, QualityResult, TableChanges
 from contracts.runs import LogLine, Phase
 from services.runner.domain import FailureKind
 
@@ -43,6 +44,8 @@ class WorkOrder(Message):
     """Path below the pipeline's folder → text."""
     parameters: dict[str, Any]
     started_at: AwareDatetime
+    dry_run: bool = False
+    """Whether to say what the branch changes of main."""
 
 
 class ZoneFiles(Message):
@@ -66,12 +69,42 @@ class Locations(Message):
     """Name of a view → its query."""
 
 
+class Similar(Message):
+    """The answer to `AskSimilar`: what may have been meant, None if nothing is like it."""
+
+    type: Literal["similar"] = "similar"
+    name: str | None
+
+
 class ValidationOrder(Message):
     """Files to check as a run would read them."""
 
     type: Literal["validate"] = "validate"
     pipeline: PipelineName
     files: dict[str, str]
+
+
+class PreviewOrder(Message):
+    """Code to run over what the runner gives it, without writing anything."""
+
+    type: Literal["preview"] = "preview"
+    pipeline: PipelineName
+    files: dict[str, str]
+    limit: int
+
+
+class TestOrder(Message):
+    """Tests to run on what main holds."""
+
+    type: Literal["test"] = "test"
+    pipeline: PipelineName
+    files: dict[str, str]
+
+
+class Interrupt(Message):
+    """Stop what goes on, now: nobody waits for what comes of it."""
+
+    type: Literal["interrupt"] = "interrupt"
 
 
 class CompactOrder(Message):
@@ -91,9 +124,19 @@ class CommitOn(Message):
 
 
 ToProcess = Annotated[
-    SetUp | WorkOrder | ZoneFiles | Locations | ValidationOrder | CompactOrder | CommitOn, Field(discriminator="type")
+    SetUp
+    | WorkOrder
+    | ZoneFiles
+    | Locations
+    | Similar
+    | ValidationOrder
+    | PreviewOrder
+    | TestOrder
+    | Interrupt
+    | CompactOrder
+    | CommitOn,
+    Field(discriminator="type"),
 ]
-
 
 # From a process
 
@@ -137,11 +180,25 @@ class AskLocations(Message):
     tables: list[PipelineName]
 
 
+class AskSimilar(Message):
+    """Which table of the branch, or which landing zone, has a name like this one, which there is not?"""
+
+    type: Literal["ask_similar"] = "ask_similar"
+    kind: Literal["table", "landing_zone"]
+    name: str
+
+
 class PhaseDone(Message):
     """A phase is done. After `write` the files that were read are not needed any more."""
 
     type: Literal["phase_done"] = "phase_done"
     phase: Phase
+
+
+class Comparing(Message):
+    """What comes next is the comparison of the branch with main, after all phases of the process."""
+
+    type: Literal["comparing"] = "comparing"
 
 
 class Worked(Message):
@@ -153,6 +210,7 @@ class Worked(Message):
     files_read: int
     inputs: list[Input]
     quality: list[QualityResult]
+    changes: list[TableChanges] = []
 
 
 class Failed(Message):
@@ -169,6 +227,32 @@ class Validated(Message):
 
     type: Literal["validated"] = "validated"
     validation: Validation
+
+
+class Previewed(Message):
+    """A part of a preview: what it sets is known now."""
+
+    type: Literal["previewed"] = "previewed"
+    columns: list[PreviewColumn] | None = None
+    rows: list[dict[str, Any]] | None = None
+    total_row_count: int | None = None
+    explain_output: str | None = None
+    memory_peak_bytes: int | None = None
+    warnings: list[str] = []
+    phase: PreviewPhase | None = None
+
+
+class Looked(Message):
+    """The preview is done."""
+
+    type: Literal["looked"] = "looked"
+
+
+class Tested(Message):
+    """How the tests judge what main holds."""
+
+    type: Literal["tested"] = "tested"
+    results: list[QualityResult]
 
 
 class Rewritten(Message):
@@ -197,10 +281,15 @@ FromProcess = Annotated[
     | Configured
     | AskFiles
     | AskLocations
+    | AskSimilar
     | PhaseDone
+    | Comparing
     | Worked
     | Failed
     | Validated
+    | Previewed
+    | Looked
+    | Tested
     | Rewritten
     | Compacted
     | NotCompacted,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
 from contracts.names import Qualified
+from services.runner import plugins
 from services.runner.domain import FailureKind
 from services.runner.engine.compaction import commit_rewritten, rewrite_small_files
 from services.runner.engine.session import limit_memory, open_connection
@@ -20,19 +21,26 @@ from services.runner.frames import (
     Compacted,
     CompactOrder,
     Failed,
+    Looked,
     NotCompacted,
+    PreviewOrder,
     Ready,
     Rewritten,
     SetUp,
+    Tested,
+    TestOrder,
     Validated,
     ValidationOrder,
     Worked,
     WorkOrder,
 )
+from services.runner.plugins import BrokenPlugin
+from services.runner.preview import PreviewWork, judge_main
 from services.runner.problems import AuthorError, WorkFailed
 from services.runner.validate import validate
-from services.runner.work import Parent, Work, Workplace
-from shared.errors import Unavailable
+from services.runner.work import Work
+from services.runner.workplace import Parent, Workplace
+from shared.errors import Conflict, Declined, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.port import MAIN, BranchClosed
 from shared.settings import Settings
@@ -54,6 +62,10 @@ def main() -> None:
             match parent.hear():
                 case WorkOrder() as order:
                     _work(workplace, order)
+                case PreviewOrder() as order:
+                    _look(workplace, order)
+                case TestOrder() as order:
+                    _test(workplace, order)
                 case CompactOrder() as order:
                     _compact(workplace, order)
                 case ValidationOrder() as order:
@@ -66,6 +78,8 @@ def main() -> None:
 def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
     settings = _settings(set_up.settings)
     connection = open_connection(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
+    plugins.load()
+    parent.interrupt = connection.interrupt
     with catalogs(settings, "runner") as catalog_of:
         yield Workplace(parent, connection, catalog_of, settings.s3_bucket, set_up.threads, set_up.memory_limit_bytes)
 
@@ -85,10 +99,24 @@ def _work(workplace: Workplace, order: WorkOrder) -> None:
     try:
         said: Worked | Failed = work.do()
     except Exception as error:
-        kind, message = _failure(error)
-        if kind is FailureKind.INTERNAL:
-            sys.excepthook(type(error), error, error.__traceback__)
-        said = Failed(kind=kind, error=message, inputs=work.inputs)
+        said = _failed(error).model_copy(update={"inputs": work.inputs})
+    workplace.parent.say(said)
+
+
+def _look(workplace: Workplace, order: PreviewOrder) -> None:
+    said: Looked | Failed = Looked()
+    try:
+        PreviewWork(workplace, order).do()
+    except Exception as error:
+        said = _failed(error)
+    workplace.parent.say(said)
+
+
+def _test(workplace: Workplace, order: TestOrder) -> None:
+    try:
+        said: Tested | Failed = judge_main(workplace, order)
+    except Exception as error:
+        said = _failed(error)
     workplace.parent.say(said)
 
 
@@ -99,8 +127,7 @@ def _compact(workplace: Workplace, order: CompactOrder) -> None:
     try:
         rewritten = rewrite_small_files(workplace.connection, workplace.catalog_of(MAIN), name, at_least=order.at_least)
     except Exception as error:
-        kind, message = _failure(error)
-        parent.say(Failed(kind=kind, error=message))
+        parent.say(_failed(error))
         return
     if rewritten is None:
         parent.say(NotCompacted())
@@ -117,6 +144,13 @@ def _compact(workplace: Workplace, order: CompactOrder) -> None:
         parent.say(Compacted())
 
 
+def _failed(error: Exception) -> Failed:
+    kind, message = _failure(error)
+    if kind is FailureKind.INTERNAL:
+        sys.excepthook(type(error), error, error.__traceback__)
+    return Failed(kind=kind, error=message)
+
+
 def _failure(error: Exception) -> tuple[FailureKind, str]:
     """What an error means for the attempt, and how it is told."""
     match error:
@@ -124,10 +158,16 @@ def _failure(error: Exception) -> tuple[FailureKind, str]:
             return FailureKind.COMPILE, str(error)
         case WorkFailed():
             return error.kind, error.message
+        case BrokenPlugin():
+            return FailureKind.INTERNAL, str(error)
         case BranchClosed():
             return FailureKind.CLOSED, error.message
+        case Conflict():
+            return FailureKind.SCHEMA, error.message
         case CommitFailedException() | ValidationException():
             return FailureKind.TRANSIENT, str(error)
+        case Declined():
+            return FailureKind.TRANSIENT, error.message
         case Unavailable() | TimeoutError():
             return FailureKind.UNAVAILABLE, str(error)
         case MemoryError():

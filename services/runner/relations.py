@@ -26,6 +26,11 @@ class Relations:
         self.locate({table})
         return self._locations[table]
 
+    def is_view(self, name: Qualified) -> bool:
+        """Whether a name stands for a view."""
+        self.locate({name})
+        return name in self._views
+
     def locate(self, names: Collection[Qualified]) -> None:
         """Ask for what is not known yet, and for what the views among it read."""
         unknown = sorted(str(name) for name in set(names) - self._locations.keys())

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from pyiceberg.exceptions import NoSuchTableError, NoSuchViewError
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
@@ -38,33 +37,30 @@ class Target:
     name: Qualified
     pipeline_id: UUID
     run_id: UUID
+    location: str | None
+    """Where its metadata is on the branch; None where there is no such table. Whether it still is, the commit sees."""
 
-    def load(self, strategy: Strategy) -> Table | None:
+    def load(self, strategy: str) -> Table | None:
         """The table on the branch, if it is this pipeline's; another one's is replaced as a whole or not at all."""
-        try:
-            table = self.catalog.load_table(tuple(self.name))
-        except NoSuchTableError:
-            self._give_up_view(strategy)
+        if self.location is None:
             return None
+        table = self.catalog.table_at(self.name, self.location)
         if table.properties.get(PIPELINE_ID, str(self.pipeline_id)) == str(self.pipeline_id):
             return table
-        if strategy is not Strategy.FULL_REFRESH:
-            raise self._other(strategy)
-        self.catalog.drop_table(tuple(self.name))
+        if strategy != Strategy.FULL_REFRESH:
+            raise self._of_another(strategy)
+        self.catalog.move(self.name, self.location, None)
         return None
 
-    def _give_up_view(self, strategy: Strategy) -> None:
-        """Take a view off the branch, if there is one: the pipeline was a view, and is to be a table."""
-        try:
-            view = self.catalog.load_view(tuple(self.name))
-        except NoSuchViewError:
-            return
+    def give_up_view(self, strategy: str) -> None:
+        """Take a view off the branch that the pipeline was, as it is to be a table."""
+        view = self.catalog.load_view(tuple(self.name))
         is_mine = view.properties.get(PIPELINE_ID, str(self.pipeline_id)) == str(self.pipeline_id)
-        if not is_mine and strategy is not Strategy.FULL_REFRESH:
-            raise self._other(strategy)
+        if not is_mine and strategy != Strategy.FULL_REFRESH:
+            raise self._of_another(strategy)
         self.catalog.drop_view(tuple(self.name))
 
-    def _other(self, strategy: Strategy) -> WorkFailed:
+    def _of_another(self, strategy: str) -> WorkFailed:
         return WorkFailed(
             FailureKind.SCHEMA,
             f"table {str(self.name)!r} was written by another pipeline of this name, which was deleted:"

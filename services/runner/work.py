@@ -1,102 +1,28 @@
 """The work on one attempt inside its process: compile, write, test."""
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from queue import SimpleQueue
-from threading import Lock, Thread
-from time import perf_counter
-from typing import BinaryIO, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
-import duckdb
-
-from contracts.landing import ZoneForm
-from contracts.messages import Message, utc_now
 from contracts.names import Qualified
-from contracts.reports import Input, QualityResult
-from contracts.runs import LogLine, Phase
-from services.runner.compile import Compiled, CompiledTest, compile_pipeline
-from services.runner.config import Materialized
+from contracts.reports import Input, QualityResult, TableChanges
+from contracts.runs import Phase
+from services.runner import hooks
+from services.runner.clock import Clock
+from services.runner.compile import Compiled
+from services.runner.config import Config
 from services.runner.engine.batch import Written
-from services.runner.engine.binding import Bound, ZoneContent, bind
-from services.runner.engine.quality import QualityTest, run_tests
-from services.runner.engine.session import limit_memory
-from services.runner.engine.statement import Statement
+from services.runner.engine.binding import Bound
+from services.runner.engine.changes import changes
+from services.runner.engine.quality import run_tests
 from services.runner.engine.views import view_query, write_view_of
 from services.runner.engine.write import write
-from services.runner.frames import (
-    AskFiles,
-    AskLocations,
-    Configured,
-    Locations,
-    Logged,
-    PhaseDone,
-    ToProcess,
-    Worked,
-    WorkOrder,
-    ZoneFiles,
-    frame,
-    read_in_process,
-)
-from services.runner.problems import AuthorError
-from services.runner.relations import Relations
+from services.runner.frames import Comparing, PhaseDone, Worked, WorkOrder
+from services.runner.memory import forget_peak, peak_bytes
+from services.runner.plugins import HookRun, WrittenRows
+from services.runner.reading import Reading
 from services.runner.target import Target
-from services.runner.template import Facts, ZoneCall
-from shared.lakehouse.branch_catalog import BranchCatalog
+from services.runner.workplace import Workplace
 
-A = TypeVar("A", bound=Message)
 PhaseName: TypeAlias = Literal["compile", "write", "quality"]
-
-
-class Parent:
-    """The runner that this process belongs to."""
-
-    def __init__(self, receive: BinaryIO, send: BinaryIO) -> None:
-        self._send = send
-        self._sending = Lock()
-        self._received: SimpleQueue[ToProcess] = SimpleQueue()
-        Thread(target=self._receive_for_ever, args=(receive,), daemon=True, name="parent").start()
-
-    def say(self, message: Message) -> None:
-        """Send a message."""
-        with self._sending:
-            self._send.write(frame(message))
-            self._send.flush()
-
-    def hear(self) -> ToProcess:
-        """Wait for the next message."""
-        return self._received.get()
-
-    def ask(self, question: Message, answer: type[A]) -> A:
-        """Send a message and wait for the one that answers it."""
-        self.say(question)
-        heard = self.hear()
-        assert isinstance(heard, answer), f"{type(question).__name__} was answered by {type(heard).__name__}"
-        return heard
-
-    def log(self, message: str) -> None:
-        """Write a line into the run's log."""
-        self.say(Logged(line=LogLine(timestamp=utc_now(), message=message)))
-
-    def _receive_for_ever(self, receive: BinaryIO) -> None:
-        while True:
-            try:
-                self._received.put(read_in_process(receive))
-            except EOFError:
-                # Whoever reads what we do is gone: nothing of it may go on, no query and no commit.
-                os._exit(0)
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """What a process keeps warm from attempt to attempt."""
-
-    parent: Parent
-    connection: duckdb.DuckDBPyConnection
-    catalog_of: Callable[[str], BranchCatalog]
-    bucket: str
-    threads: int
-    memory_limit_bytes: int
 
 
 class Work:
@@ -108,172 +34,117 @@ class Work:
         self._connection = workplace.connection
         self._order = order
         self._pipeline = Qualified.parse(order.pipeline)
-        self._relations = Relations(self._connection, self._ask_for)
-        self._zones: dict[tuple[str, str, ZoneForm], ZoneContent] = {}
-        self.inputs: list[Input] = []
+        self._reading = Reading(workplace, self._pipeline)
+
+    @property
+    def inputs(self) -> list[Input]:
+        """What was read so far."""
+        return self._reading.inputs
 
     def do(self) -> Worked:
         """Compile, write and test; what is said at the end is for the runner to merge."""
-        compiling = _Clock()
-        compiled = self._compile()
+        reading, order = self._reading, self._order
+        forget_peak()
+        compiling = Clock()
+        compiled = reading.compile(
+            order.files, run_id=order.run_id, started_at=order.started_at, parameters=order.parameters
+        )
         for statement in compiled.statements:
-            self._claim_files(statement)
-        if self._has_no_new_files():
+            reading.claim_files(statement)
+        if reading.has_no_new_files:
             self._parent.log("there are no new files: nothing is written")
-            return self._worked(None, [])
+            return self._worked(None, [], [])
         tables = {table for statement in compiled.statements for table in statement.tables_named}
         compiling.pause()
-        self._relations.locate({self._pipeline, *tables})
+        reading.relations.locate({self._pipeline, *tables})
         compiling.resume()
-        if compiled.config.materialized is Materialized.VIEW:
+        on_main = reading.relations.location_of(self._pipeline)
+        was_view = reading.relations.is_view(self._pipeline)
+        if compiled.is_view:
             # Before anything is read, so that a view that would read itself is told.
-            self._relations.become_view(self._pipeline, view_query(compiled.statement))
-        bound = self._bind(compiled.statement)
-        self._note_tables(compiled.statement)
-        self._say_phase("compile", compiling, tables=len(compiled.statement.tables_named), files=self._files_read)
-        written = self._write(compiled, bound)
-        return self._worked(written, self._test(compiled))
+            reading.relations.become_view(self._pipeline, view_query(compiled.statement))
+        bound = reading.bind(compiled.statement)
+        reading.note_tables(compiled.statement)
+        self._say_phase("compile", compiling, tables=len(compiled.statement.tables_named), files=reading.files_read)
+        hooks.call("before_write", self._hook_run(compiled.config), bound.sql)
+        written = self._write(compiled, bound, on_main, was_view)
+        results = self._test(compiled)
+        has_rows = order.dry_run and not compiled.is_view
+        return self._worked(written, results, self._compare(compiled, on_main) if has_rows else [])
 
-    def _compile(self) -> Compiled:
+    def _hook_run(self, config: Config) -> HookRun:
         order = self._order
-        compiled = compile_pipeline(
-            self._connection,
-            order.files,
-            lambda strategy: Facts(
-                run_id=order.run_id,
-                run_started_at=order.started_at,
-                pipeline=self._pipeline,
-                strategy=strategy,
-                is_incremental=lambda: (
-                    strategy.is_incremental and self._relations.location_of(self._pipeline) is not None
-                ),
-                parameters=order.parameters,
-            ),
+        return HookRun(
+            run_id=order.run_id,
+            attempt=order.attempt,
+            pipeline=self._pipeline,
+            pipeline_id=order.pipeline_id,
+            started_at=order.started_at,
+            config=config,
+            parameters=order.parameters,
+            log=self._parent.log,
         )
-        config = compiled.config
-        memory_limit = config.memory_limit or self._workplace.memory_limit_bytes
-        self._parent.say(
-            Configured(
-                timeout_seconds=config.timeout_seconds,
-                max_retries=config.max_retries,
-                retry_delay_seconds=config.retry_delay_seconds,
-                memory_limit_bytes=memory_limit,
-            )
-        )
-        limit_memory(self._connection, memory_limit)
-        return compiled
 
-    def _claim_files(self, statement: Statement) -> None:
-        for use in statement.zones:
-            call = use.call
-            place = (call.namespace, call.zone, call.form)
-            if place in self._zones:
-                continue
-            question = AskFiles(namespace=call.namespace, zone=call.zone, form=call.form)
-            answer = self._parent.ask(question, ZoneFiles)
-            if not answer.is_there:
-                message = f"there is no landing zone '{call.namespace}/{call.zone}'"
-                raise AuthorError(statement.problem(message, use.start))
-            self._zones[place] = ZoneContent(answer.files, answer.expected_schema, answer.last_file)
-            self.inputs.append(
-                Input(
-                    type="landing_zone",
-                    name=f"{call.namespace}/{call.zone}",
-                    files=len(answer.files),
-                    sample_files=[file.filename for file in answer.files[:20]],
-                )
-            )
-            self._parent.log(f"landing zone {call.namespace}/{call.zone} ({call.form}): {len(answer.files)} files")
-
-    def _has_no_new_files(self) -> bool:
-        new = [content for (_, _, form), content in self._zones.items() if form is ZoneForm.NEW]
-        return bool(new) and not any(content.files for content in new)
-
-    def _bind(self, statement: Statement) -> Bound:
-        """A query with everything in its place."""
-        relations = self._relations.of(statement)
-        zones = {use.call.placeholder: self._content_of(use.call) for use in statement.zones}
-        return bind(statement, relations, zones, self._workplace.bucket)
-
-    def _content_of(self, call: ZoneCall) -> ZoneContent:
-        return self._zones[call.namespace, call.zone, call.form]
-
-    def _ask_for(self, names: list[str]) -> Locations:
-        return self._parent.ask(AskLocations(tables=names), Locations)
-
-    def _note_tables(self, statement: Statement) -> None:
-        self.inputs += [Input(type="table", name=str(table)) for table in statement.tables_named]
-
-    def _write(self, compiled: Compiled, bound: Bound) -> Written:
-        writing = _Clock()
+    def _write(self, compiled: Compiled, bound: Bound, location: str | None, was_view: bool) -> Written:
+        writing = Clock()
         catalog = self._workplace.catalog_of(self._order.branch)
-        target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
-        if compiled.config.materialized is Materialized.VIEW:
-            return self._write_view(compiled, bound, target, writing)
-        written = write(self._connection, bound, target, compiled.config, self._order.started_at)
-        self._relations.become_table(self._pipeline, written.location)
-        self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
-        self._say_phase("write", writing, rows=written.rows, files=written.files, bytes=written.bytes)
-        return written
-
-    def _write_view(self, compiled: Compiled, bound: Bound, target: Target, writing: "_Clock") -> Written:
-        written = write_view_of(self._connection, bound, view_query(compiled.statement), target)
-        self._parent.log("view: " + ("its query is kept" if written.has_changed else "it is there already as it is"))
-        self._say_phase("write", writing, rows=0, files=0, bytes=0)
+        target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id, location)
+        if compiled.is_view:
+            written = write_view_of(self._connection, bound, view_query(compiled.statement), target)
+        else:
+            if was_view:
+                target.give_up_view(compiled.config.merge_strategy)
+            written = write(self._connection, bound, target, compiled.config, self._order.started_at)
+            self._reading.relations.become_table(self._pipeline, written.location)
+        rows = WrittenRows(written.rows, written.files, written.bytes, written.location)
+        hooks.call("after_write", self._hook_run(compiled.config), rows)
+        self._say_phase(
+            "write",
+            writing,
+            rows=written.rows,
+            files=written.files,
+            bytes=written.bytes,
+            memory_peak_bytes=peak_bytes(),
+        )
         return written
 
     def _test(self, compiled: Compiled) -> list[QualityResult]:
         if not compiled.tests:
+            hooks.call("after_tests", self._hook_run(compiled.config), [])
             return []
-        testing = _Clock()
-        tests = [self._ready(test) for test in compiled.tests]
+        testing = Clock()
+        tests = [self._reading.ready(test) for test in compiled.tests]
         results = run_tests(self._connection, tests, threads=self._workplace.threads)
-        for result in results:
-            found = "" if result.value is None else f", {result.value} rows"
-            self._parent.log(
-                f"test {result.name}: {result.status}{found}{': ' if result.message else ''}{result.message or ''}"
-            )
+        hooks.call("after_tests", self._hook_run(compiled.config), results)
         self._say_phase("quality", testing, tests=len(results))
         return results
 
-    def _ready(self, test: CompiledTest) -> QualityTest:
-        if test.statement is None:
-            return QualityTest(test.name, test.header, "; ".join(str(problem) for problem in test.problems))
-        try:
-            return QualityTest(test.name, test.header, self._bind(test.statement))
-        except AuthorError as error:
-            return QualityTest(test.name, test.header, str(error))
+    def _compare(self, compiled: Compiled, on_main: str | None) -> list[TableChanges]:
+        """What the branch changes of main, which the branch was made from."""
+        self._parent.say(Comparing())
+        on_branch = self._reading.relations.location_of(self._pipeline)
+        found = changes(
+            self._connection,
+            str(self._pipeline),
+            main=on_main,
+            branch=on_branch,
+            key=compiled.config.unique_key,
+        )
+        self._parent.log(
+            f"dry run: {found.rows_added} rows would be added, {found.rows_removed} removed,"
+            f" {found.rows_changed} changed; {len(found.schema_changes)} columns would change"
+        )
+        return [found]
 
-    @property
-    def _files_read(self) -> int:
-        return sum(len(content.files) for content in self._zones.values())
-
-    def _worked(self, written: Written | None, results: list[QualityResult]) -> Worked:
+    def _worked(self, written: Written | None, results: list[QualityResult], found: list[TableChanges]) -> Worked:
         return Worked(
             has_written=written is not None and written.has_changed,
             rows_written=written.rows if written is not None else 0,
-            files_read=self._files_read,
+            files_read=self._reading.files_read,
             inputs=self.inputs,
             quality=results,
+            changes=found,
         )
 
-    def _say_phase(self, name: PhaseName, clock: "_Clock", **metadata: int) -> None:
+    def _say_phase(self, name: PhaseName, clock: Clock, **metadata: int) -> None:
         self._parent.say(PhaseDone(phase=Phase(name=name, duration_ms=clock.milliseconds(), metadata=metadata)))
-
-
-class _Clock:
-    """How long a phase takes, without what it waits for."""
-
-    def __init__(self) -> None:
-        self._spent = 0.0
-        self._since = perf_counter()
-
-    def pause(self) -> None:
-        self._spent += perf_counter() - self._since
-
-    def resume(self) -> None:
-        self._since = perf_counter()
-
-    def milliseconds(self) -> float:
-        """Since it was made, but for its pauses."""
-        return round((self._spent + perf_counter() - self._since) * 1000, 3)

@@ -185,7 +185,7 @@ def test_a_table_is_what_the_model_says(new_table: NewTable, request: pytest.Fix
         table, model = new_table(), TableModel()
         for planned in history:
             check(table, model, planned)
-        everything = table.table.scan().to_arrow().select(model.columns).to_pylist()
+        everything = table.table.scan().to_arrow().select(model.columns).to_pylist(maps_as_pydicts="strict")
         assert counted([tuple(row.values()) for row in everything]) == model.counted(), "stock PyIceberg reads it so"
 
     holds()

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import duckdb
 from pyiceberg.conversions import from_bytes
@@ -179,7 +180,7 @@ def _sql(kind: IcebergType, value: Any) -> str:
         case StringType():
             return f"decode(unhex('{value.encode().hex()}'))"
         case UUIDType():
-            return f"'{value}'::uuid"
+            return f"'{UUID(bytes=bytes(value))}'::uuid"
         case BinaryType():
             return f"unhex('{value.hex()}')"
         case DecimalType():
