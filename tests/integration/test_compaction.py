@@ -90,6 +90,7 @@ async def compacted(on: Catalogs, table: Qualified) -> int:
     return int(found)
 
 
+@pytest.mark.timeout(600)
 async def test_after_a_hundred_appends_few_files_hold_the_same_rows(
     around: Surroundings, lake: Lakehouse, on: Catalogs, table: Qualified
 ) -> None:
