@@ -9,7 +9,7 @@ from typing import Any, Final
 import duckdb
 
 from services.runner.domain import FailureKind
-from services.runner.engine.binding import Bound
+from services.runner.engine.binding import Query
 from services.runner.problems import Problem, WorkFailed
 from shared import duckdb_engine
 from shared.settings import Settings
@@ -35,7 +35,7 @@ def limit_memory(connection: duckdb.DuckDBPyConnection, limit_bytes: int) -> Non
 
 
 @contextmanager
-def errors_of(bound: Bound, prefix: str = "") -> Iterator[None]:
+def errors_of(bound: Query, prefix: str = "") -> Iterator[None]:
     """Raise what DuckDB says of a statement as `WorkFailed`, with the place in the author's file.
 
     `prefix` is what stands before the statement in the text that DuckDB got.
@@ -46,7 +46,7 @@ def errors_of(bound: Bound, prefix: str = "") -> Iterator[None]:
         raise failure(error, bound, prefix) from error
 
 
-def failure(error: duckdb.Error, bound: Bound, prefix: str = "") -> WorkFailed:
+def failure(error: duckdb.Error, bound: Query, prefix: str = "") -> WorkFailed:
     """What an error of DuckDB means for the attempt."""
     message, position = told(error)
     kind = kind_of(error, message)

@@ -10,7 +10,7 @@ from pyiceberg.table import Table, Transaction
 
 from services.runner.config import Strategy
 from services.runner.domain import FailureKind
-from services.runner.engine.binding import Bound
+from services.runner.engine.binding import Query
 from services.runner.engine.schema import (
     Column,
     Projection,
@@ -41,7 +41,7 @@ class Written:
     """Whether the branch holds anything to merge."""
 
 
-def write(connection: duckdb.DuckDBPyConnection, bound: Bound, target: Target, strategy: Strategy) -> Written:
+def write(connection: duckdb.DuckDBPyConnection, bound: Query, target: Target, strategy: Strategy) -> Written:
     """Run the query and bring its rows into the table, in one commit.
 
     Raises `WorkFailed`; then nothing but files that no table knows is left behind.
@@ -64,7 +64,7 @@ def write(connection: duckdb.DuckDBPyConnection, bound: Bound, target: Target, s
     return Written(rows, len(files), size, committed.metadata_location, has_changed=True)
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, bound: Bound) -> list[Column]:
+def _columns(connection: duckdb.DuckDBPyConnection, bound: Query) -> list[Column]:
     with errors_of(bound, "describe (\n"):
         try:
             return columns_of(connection, f"(\n{bound.sql}\n)")
@@ -82,7 +82,7 @@ def _transaction(target: Target, table: Table | None, columns: Sequence[Column])
         raise WorkFailed(FailureKind.SCHEMA, str(error)) from error
 
 
-def _copy(connection: duckdb.DuckDBPyConnection, bound: Bound, columns: Projection, location: str) -> list[ParquetFile]:
+def _copy(connection: duckdb.DuckDBPyConnection, bound: Query, columns: Projection, location: str) -> list[ParquetFile]:
     folder = f"{location}/data/{uuid4()}"
     prefix = f"copy (select {', '.join(columns.expressions)} from (\n"
     options = (
