@@ -89,8 +89,9 @@ class Surroundings:
 
     async def request(
         self,
-        sql: str,
+        code: str,
         *,
+        path: str = "pipeline.sql",
         pipeline: str | None = None,
         pipeline_id: UUID | None = None,
         tests: dict[str, str] | None = None,
@@ -99,7 +100,7 @@ class Surroundings:
     ) -> RunOf:
         """Queue a run of a pipeline with this code."""
         name = pipeline or table_name()
-        texts = {"pipeline.sql": sql} | {f"tests/quality/{test}.sql": text for test, text in (tests or {}).items()}
+        texts = {path: code} | {f"tests/quality/{test}.sql": text for test, text in (tests or {}).items()}
         if config is not None:
             texts["config.yaml"] = config
         folder = Qualified.parse(name).folder

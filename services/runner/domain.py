@@ -280,6 +280,7 @@ class FailureKind(StrEnum):
     MEMORY = "memory"
     COMPILE = "compile"
     SQL = "sql"
+    PYTHON = "python"
     SCHEMA = "schema"
     CONFLICT = "conflict"
     INTERNAL = "internal"
@@ -291,6 +292,7 @@ _FINAL: Final = {
     FailureKind.MEMORY: (RunStatus.FAILED, ErrorKind.MEMORY),
     FailureKind.COMPILE: (RunStatus.FAILED, ErrorKind.COMPILE),
     FailureKind.SQL: (RunStatus.FAILED, ErrorKind.SQL),
+    FailureKind.PYTHON: (RunStatus.FAILED, ErrorKind.PYTHON),
     FailureKind.SCHEMA: (RunStatus.FAILED, ErrorKind.SCHEMA),
     FailureKind.CONFLICT: (RunStatus.FAILED, ErrorKind.CONFLICT),
     FailureKind.INTERNAL: (RunStatus.FAILED, ErrorKind.INTERNAL),

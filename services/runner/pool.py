@@ -39,6 +39,8 @@ class Process:
         self._process = process
         self._spill = spill
         self.uses = 0
+        self.is_spent = False
+        """Whether it is not to be used again, whatever its state."""
 
     @property
     def pid(self) -> int:
@@ -156,7 +158,8 @@ class Pool:
     async def _take_back(self, process: Process) -> None:
         process.uses += 1
         is_worn = (
-            process.uses >= self._settings.runner_recycle_runs
+            process.is_spent
+            or process.uses >= self._settings.runner_recycle_runs
             or process.resident_bytes() >= self._settings.runner_recycle_bytes
         )
         if not self._is_open or is_worn or not process.is_alive or len(self._warm) >= self._size:

@@ -9,10 +9,11 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import duckdb
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
 from services.runner.domain import FailureKind
-from services.runner.engine.session import open_connection
+from services.runner.engine.session import open_connection, open_connection_for_code
 from services.runner.frames import (
     Failed,
     Ready,
@@ -33,9 +34,12 @@ from shared.settings import Settings
 
 def main() -> None:
     """Set up what is warm, then take orders until the runner is gone."""
-    receive = sys.stdin.buffer
+    # Neither what is said to us nor what we say is where the code of an author would read and print.
+    receive = os.fdopen(os.dup(0), "rb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     send = os.fdopen(os.dup(1), "wb")
-    # What anything prints goes to the runner's own log, not between the messages.
+    # What anything prints goes to the runner's own log.
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
     parent = Parent(receive, send)
@@ -56,9 +60,24 @@ def main() -> None:
 @contextmanager
 def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
     settings = _settings(set_up.settings)
-    connection = open_connection(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
+    threads, spill = set_up.threads, set_up.spill_directory
+    connection = open_connection(settings, threads=threads, spill_directory=spill)
+
+    def connection_for_code(memory_limit_bytes: int) -> duckdb.DuckDBPyConnection:
+        return open_connection_for_code(
+            settings, threads=threads, spill_directory=f"{spill}/code", memory_limit_bytes=memory_limit_bytes
+        )
+
     with catalogs(settings, "runner") as catalog_of:
-        yield Workplace(parent, connection, catalog_of, settings.s3_bucket, set_up.threads, set_up.memory_limit_bytes)
+        yield Workplace(
+            parent,
+            connection,
+            connection_for_code,
+            catalog_of,
+            settings.s3_bucket,
+            threads,
+            set_up.memory_limit_bytes,
+        )
 
 
 def _settings(variables: dict[str, str]) -> Settings:

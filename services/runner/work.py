@@ -11,13 +11,13 @@ from typing import BinaryIO, Literal, TypeAlias, TypeVar
 import duckdb
 from pyiceberg.catalog import Catalog
 
-from contracts.landing import ZoneForm
+from contracts.landing import ClaimedFile, ZoneForm
 from contracts.messages import Message, utc_now
 from contracts.names import Qualified
 from contracts.reports import Input, QualityResult
 from contracts.runs import LogLine, Phase
 from services.runner.compile import Compiled, CompiledTest, compile_pipeline
-from services.runner.engine.binding import Bound, ZoneContent, bind
+from services.runner.engine.binding import Bound, Query, ZoneContent, bind
 from services.runner.engine.quality import QualityTest, run_tests
 from services.runner.engine.session import limit_memory
 from services.runner.engine.statement import Statement
@@ -36,7 +36,9 @@ from services.runner.frames import (
     frame,
     read_in_process,
 )
-from services.runner.problems import AuthorError
+from services.runner.problems import AuthorError, WorkFailed
+from services.runner.python.rows import rows_of
+from services.runner.python.source import NamedZone, Source
 from services.runner.target import Target
 from services.runner.template import Facts, ZoneCall
 
@@ -70,9 +72,9 @@ class Parent:
         assert isinstance(heard, answer), f"{type(question).__name__} was answered by {type(heard).__name__}"
         return heard
 
-    def log(self, message: str) -> None:
+    def log(self, message: str, level: Literal["info", "warning", "error"] = "info") -> None:
         """Write a line into the run's log."""
-        self.say(Logged(line=LogLine(timestamp=utc_now(), message=message)))
+        self.say(Logged(line=LogLine(timestamp=utc_now(), level=level, message=message)))
 
     def _receive_for_ever(self, receive: BinaryIO) -> None:
         while True:
@@ -89,6 +91,8 @@ class Workplace:
 
     parent: Parent
     connection: duckdb.DuckDBPyConnection
+    connection_for_code: Callable[[int], duckdb.DuckDBPyConnection]
+    """Opens a database for an author's Python that may hold so many bytes in memory."""
     catalog_of: Callable[[str], Catalog]
     bucket: str
     threads: int
@@ -114,18 +118,50 @@ class Work:
         compiled = self._compile()
         for statement in compiled.statements:
             self._claim_files(statement)
+        if isinstance(compiled.code, Source):
+            self._say_phase("compile", compiling)
+            return self._run_code(compiled, compiled.code)
         if self._has_no_new_files():
-            self._parent.log("there are no new files: nothing is written")
-            return self._worked(None, [])
+            return self._nothing_new()
         tables = {table for statement in compiled.statements for table in statement.tables_named}
         compiling.pause()
         self._locate({self._pipeline, *tables})
         compiling.resume()
-        bound = self._bind(compiled.statement)
-        self._note_tables(compiled.statement)
-        self._say_phase("compile", compiling, tables=len(compiled.statement.tables_named), files=self._files_read)
-        written = self._write(compiled, bound)
+        bound = self._bind(compiled.code)
+        self._note_tables(compiled.code)
+        self._say_phase("compile", compiling, tables=len(compiled.code.tables_named), files=self._files_read)
+        written = self._write(self._connection, compiled, bound, _Clock())
         return self._worked(written, self._test(compiled))
+
+    def _run_code(self, compiled: Compiled, source: Source) -> Worked:
+        """Run a pipeline's Python, and write and test what it gives."""
+        writing = _Clock()
+        config = compiled.config
+        asked = _AskedByCode(self)
+        connection = self._workplace.connection_for_code(config.memory_limit or self._workplace.memory_limit_bytes)
+        try:
+            with rows_of(
+                source,
+                connection,
+                facts=compiled.facts,
+                config=config,
+                asked=asked,
+                bucket=self._workplace.bucket,
+                tell=self._parent.log,
+            ) as rows:
+                written = None if self._has_no_new_files() else self._write(rows.connection, compiled, rows, writing)
+        except WorkFailed as error:
+            if not (self._has_no_new_files() and asked.has_asked_all(source)):
+                raise
+            self._parent.log(error.message, "warning")
+            written = None
+        if written is None:
+            return self._nothing_new()
+        return self._worked(written, self._test(compiled))
+
+    def _nothing_new(self) -> Worked:
+        self._parent.log("there are no new files: nothing is written")
+        return self._worked(None, [])
 
     def _compile(self) -> Compiled:
         order = self._order
@@ -137,7 +173,7 @@ class Work:
                 run_started_at=order.started_at,
                 pipeline=self._pipeline,
                 strategy=strategy,
-                is_incremental=lambda: strategy.is_incremental and self._location_of(self._pipeline) is not None,
+                is_incremental=lambda: strategy.is_incremental and self.location_of(self._pipeline) is not None,
                 parameters=order.parameters,
             ),
         )
@@ -157,24 +193,29 @@ class Work:
     def _claim_files(self, statement: Statement) -> None:
         for use in statement.zones:
             call = use.call
-            place = (call.namespace, call.zone, call.form)
-            if place in self._zones:
-                continue
-            question = AskFiles(namespace=call.namespace, zone=call.zone, form=call.form)
-            answer = self._parent.ask(question, ZoneFiles)
-            if not answer.is_there:
+            if self.content_of(call.namespace, call.zone, call.form) is None:
                 message = f"there is no landing zone '{call.namespace}/{call.zone}'"
                 raise AuthorError(statement.problem(message, use.start))
-            self._zones[place] = ZoneContent(answer.files, answer.expected_schema, answer.last_file)
-            self.inputs.append(
-                Input(
-                    type="landing_zone",
-                    name=f"{call.namespace}/{call.zone}",
-                    files=len(answer.files),
-                    sample_files=[file.filename for file in answer.files[:20]],
-                )
+
+    def content_of(self, namespace: str, zone: str, form: ZoneForm) -> ZoneContent | None:
+        """What the run reads of a landing zone; None if there is no such zone."""
+        place = (namespace, zone, form)
+        if place in self._zones:
+            return self._zones[place]
+        answer = self._parent.ask(AskFiles(namespace=namespace, zone=zone, form=form), ZoneFiles)
+        if not answer.is_there:
+            return None
+        self._zones[place] = ZoneContent(answer.files, answer.expected_schema, answer.last_file)
+        self.inputs.append(
+            Input(
+                type="landing_zone",
+                name=f"{namespace}/{zone}",
+                files=len(answer.files),
+                sample_files=[file.filename for file in answer.files[:20]],
             )
-            self._parent.log(f"landing zone {call.namespace}/{call.zone} ({call.form}): {len(answer.files)} files")
+        )
+        self._parent.log(f"landing zone {namespace}/{zone} ({form}): {len(answer.files)} files")
+        return self._zones[place]
 
     def _has_no_new_files(self) -> bool:
         new = [content for (_, _, form), content in self._zones.items() if form is ZoneForm.NEW]
@@ -182,7 +223,7 @@ class Work:
 
     def _bind(self, statement: Statement) -> Bound:
         """A query with everything in its place."""
-        locations = {table: self._location_of(table) for table in statement.tables_named}
+        locations = {table: self.location_of(table) for table in statement.tables_named}
         relations = {table: f"iceberg_scan('{place}')" for table, place in locations.items() if place is not None}
         zones = {use.call.placeholder: self._content_of(use.call) for use in statement.zones}
         return bind(statement, relations, zones, self._workplace.bucket)
@@ -190,7 +231,8 @@ class Work:
     def _content_of(self, call: ZoneCall) -> ZoneContent:
         return self._zones[call.namespace, call.zone, call.form]
 
-    def _location_of(self, table: Qualified) -> str | None:
+    def location_of(self, table: Qualified) -> str | None:
+        """Where the metadata of a table is; None if there is no such table."""
         self._locate({table})
         return self._locations[table]
 
@@ -204,11 +246,12 @@ class Work:
     def _note_tables(self, statement: Statement) -> None:
         self.inputs += [Input(type="table", name=str(table)) for table in statement.tables_named]
 
-    def _write(self, compiled: Compiled, bound: Bound) -> Written:
-        writing = _Clock()
+    def _write(
+        self, connection: duckdb.DuckDBPyConnection, compiled: Compiled, query: Query, writing: "_Clock"
+    ) -> Written:
         catalog = self._workplace.catalog_of(self._order.branch)
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
-        written = write(self._connection, bound, target, compiled.config.merge_strategy)
+        written = write(connection, query, target, compiled.config.merge_strategy)
         self._locations[self._pipeline] = written.location
         self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
         self._say_phase("write", writing, rows=written.rows, files=written.files, bytes=written.bytes)
@@ -251,6 +294,31 @@ class Work:
 
     def _say_phase(self, name: PhaseName, clock: "_Clock", **metadata: int) -> None:
         self._parent.say(PhaseDone(phase=Phase(name=name, duration_ms=clock.milliseconds(), metadata=metadata)))
+
+
+class _AskedByCode:
+    """What an author's Python asks for, while it runs."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._zones: set[NamedZone] = set()
+
+    def location_of(self, table: Qualified) -> str | None:
+        return self._work.location_of(table)
+
+    def note_table(self, table: Qualified) -> None:
+        named = Input(type="table", name=str(table))
+        if named not in self._work.inputs:
+            self._work.inputs.append(named)
+
+    def files_of(self, namespace: str, zone: str, form: ZoneForm) -> list[ClaimedFile] | None:
+        self._zones.add(NamedZone(namespace, zone, form))
+        content = self._work.content_of(namespace, zone, form)
+        return None if content is None else list(content.files)
+
+    def has_asked_all(self, source: Source) -> bool:
+        """Whether no zone is left that the code has named and not come to ask for."""
+        return source.names_all_zones and self._zones.issuperset(source.zones)
 
 
 class _Clock:

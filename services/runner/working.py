@@ -27,6 +27,7 @@ from services.runner.frames import (
 )
 from services.runner.journal import Journal
 from services.runner.pool import Process
+from services.runner.python.source import PYTHON_FILE
 from services.runner.resources import Resources
 from shared.background import happens
 from shared.errors import AlreadyExists, NotFound, Unavailable
@@ -142,11 +143,16 @@ class Working:
 
     async def _converse(self, process: Process, branching: asyncio.Task[None]) -> Worked | Failed:
         """Give the process its order, answer what it asks, and hear what came of it."""
-        await process.send(await self._order())
+        order = await self._order()
+        # What an author's Python leaves behind in its process is not for the next run.
+        process.is_spent = PYTHON_FILE in order.files
+        await process.send(order)
         while True:
             match await process.receive():
                 case Logged(line=line):
                     self.journal.add(line)
+                    # One that says much must not keep the others waiting.
+                    await asyncio.sleep(0)
                 case Configured() as configured:
                     self._heed(configured)
                 case AskFiles() as question:

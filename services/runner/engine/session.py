@@ -29,6 +29,16 @@ def open_connection(settings: Settings, *, threads: int, spill_directory: str) -
     return connection
 
 
+def open_connection_for_code(
+    settings: Settings, *, threads: int, spill_directory: str, memory_limit_bytes: int
+) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB for an author's Python, which may look at whatever that process may: frames, tables, files."""
+    connection = duckdb_engine.connect(settings, "runner", threads=threads, temp_directory=spill_directory)
+    connection.execute("set global errors_as_json = true")
+    limit_memory(connection, memory_limit_bytes)
+    return connection
+
+
 def limit_memory(connection: duckdb.DuckDBPyConnection, limit_bytes: int) -> None:
     """Keep what DuckDB holds in memory below this, spilling to disk beyond it."""
     connection.execute(f"set global memory_limit = '{limit_bytes // 1000}kB'")
