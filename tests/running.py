@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
+from nats.aio.msg import Msg
+
 from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked
 from contracts.messages import utc_now
 from contracts.names import Qualified
@@ -36,6 +38,7 @@ from shared.lakehouse.port import Lakehouse
 from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
 from tests.buses import playing
+from tests.outside import nats_client
 from tests.waiting import eventually
 
 LIMITS = domain.Limits(outage=timedelta(hours=1), silence=timedelta(minutes=2), unclaimed=timedelta(hours=2))
@@ -300,5 +303,20 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         catalog.hear(RunProgressed, around.note_progress)
         ingest.answer(ClaimFiles, around.claim_files)
         ingest.answer(CheckFiles, around.check_files)
-        async with catalog.running(), ingest.running():
+        async with catalog.running(), ingest.running(), _logs_heard(around):
             yield around
+
+
+@asynccontextmanager
+async def _logs_heard(around: Surroundings) -> AsyncIterator[None]:
+    """Hear the lines of all runs' logs as they are said."""
+    client = await nats_client(around.settings)
+
+    async def note(message: Msg) -> None:
+        await around.note_line(LogWritten.model_validate_json(message.data))
+
+    try:
+        await client.subscribe(LogWritten.subject, cb=note)
+        yield
+    finally:
+        await client.close()
