@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import BinaryIO, Literal, TypeAlias, TypeVar
 
 import duckdb
-from pyiceberg.catalog import Catalog
 
 from contracts.landing import ClaimedFile, ZoneForm
 from contracts.messages import Message, utc_now
@@ -41,6 +40,7 @@ from services.runner.python.rows import rows_of
 from services.runner.python.source import NamedZone, Source
 from services.runner.target import Target
 from services.runner.template import Facts, ZoneCall
+from shared.lakehouse.branch_catalog import BranchCatalog
 
 A = TypeVar("A", bound=Message)
 PhaseName: TypeAlias = Literal["compile", "write", "quality"]
@@ -93,7 +93,7 @@ class Workplace:
     connection: duckdb.DuckDBPyConnection
     connection_for_code: Callable[[int], duckdb.DuckDBPyConnection]
     """Opens a database for an author's Python that may hold so many bytes in memory."""
-    catalog_of: Callable[[str], Catalog]
+    catalog_of: Callable[[str], BranchCatalog]
     bucket: str
     threads: int
     memory_limit_bytes: int

@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from anyio.from_thread import start_blocking_portal
-from pyiceberg.catalog import Catalog
 
-from shared.lakehouse.embedded import embedded_lakehouse
-from shared.lakehouse.embedded_catalog import BranchCatalog
+from shared.lakehouse.branch_catalog import BranchCatalog
+from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.files import TableFiles, s3_properties
-from shared.lakehouse.nessie_catalog import Connections, NessieCatalog
 from shared.settings import Settings
 
 
 @contextmanager
-def catalogs(settings: Settings, role: str) -> Iterator[Callable[[str], Catalog]]:
+def catalogs(settings: Settings, role: str) -> Iterator[Callable[[str], BranchCatalog]]:
     """Log in to the lakehouse and give a function from the name of a branch to the PyIceberg catalog bound to it.
 
     Open it once a process: connections and what was read of immutable metadata are shared by all branches. A commit
@@ -25,14 +23,8 @@ def catalogs(settings: Settings, role: str) -> Iterator[Callable[[str], Catalog]
     open whether it was made: the branch is then to be given up.
     """
     files = TableFiles(s3_properties(settings, role))
-    match settings.lakehouse:
-        case "embedded":
-            with (
-                start_blocking_portal("asyncio") as portal,
-                portal.wrap_async_context_manager(embedded_lakehouse(settings, role, None)) as lakehouse,
-            ):
-                yield lambda branch: BranchCatalog(branch, lakehouse, portal, files, settings.s3_bucket)
-        case "nessie":
-            token = settings.nessie_token(role)
-            with Connections(settings.nessie_url, token, ca_file=settings.nessie_ca_file) as connections:
-                yield lambda branch: NessieCatalog(branch, connections, files, settings.s3_bucket)
+    with (
+        start_blocking_portal("asyncio") as portal,
+        portal.wrap_async_context_manager(lakehouse(settings, role)) as port,
+    ):
+        yield lambda branch: BranchCatalog(branch, port, portal, files, settings.s3_bucket)

@@ -5,7 +5,7 @@ main's as of the entry that the branch was made from.
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,16 @@ import asyncpg
 from contracts.names import Qualified
 from shared.database import Connection, database, transaction
 from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
-from shared.lakehouse.port import BEGINNING, MAIN, Branch, BranchClosed, MergeConflict, Merged, TableChange
+from shared.lakehouse.port import (
+    BEGINNING,
+    MAIN,
+    Branch,
+    BranchClosed,
+    MergeConflict,
+    Merged,
+    MetadataFile,
+    TableChange,
+)
 from shared.settings import Settings
 
 SCHEMA = "lakehouse"
@@ -36,7 +45,7 @@ async def embedded_lakehouse(
 
 
 class EmbeddedLakehouse:
-    """Implements `shared.lakehouse.port.Lakehouse`, and `commit` and `namespaces` for catalogs of a branch.
+    """Implements `shared.lakehouse.port.Lakehouse`.
 
     Locks are always taken in one order: main's row, then the branch's.
     """
@@ -54,13 +63,10 @@ class EmbeddedLakehouse:
 
     async def ensure_namespace(self, namespace: str, layer: str) -> None:
         """Make sure that tables can be created in `namespace.layer`, on every branch."""
-        await self.add_namespaces([namespace, f"{namespace}.{layer}"])
-
-    async def add_namespaces(self, names: Sequence[str]) -> None:
-        """Make sure that these Iceberg namespaces exist."""
         with _translated():
             await self._pool.execute(
-                "insert into namespaces (name) select unnest($1::text[]) on conflict do nothing", names
+                "insert into namespaces (name) select unnest($1::text[]) on conflict do nothing",
+                [namespace, f"{namespace}.{layer}"],
             )
 
     async def namespaces(self) -> set[str]:
@@ -146,11 +152,8 @@ class EmbeddedLakehouse:
             raise NotFound(f"no table {str(table)!r} on {branch!r}")
         await self.commit(branch, table, location, None)
 
-    async def commit(self, branch: str, table: Qualified, expected: str | None, location: str | None) -> None:
-        """Move a table's pointer on a branch from one metadata file to the next.
-
-        None stands for a table that does not exist. `Conflict` when the pointer is not where it is expected.
-        """
+    async def commit(self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | None) -> None:
+        """Move a table's pointer on a branch from one metadata file to the next."""
         if branch == MAIN:
             raise Forbidden(f"{str(table)!r} on main changes by merges only")
         with _translated():
@@ -179,7 +182,7 @@ class EmbeddedLakehouse:
                     branch,
                     str(table),
                     base_seq,
-                    location,
+                    new.location if new else None,
                 )
 
     async def merge(

@@ -2,16 +2,16 @@
 
 PyIceberg's own FileIO looks whether a file exists before it writes it, asks for the length of what it just wrote, and
 reads the same metadata twice. Here none of that happens: a metadata file never changes, so what this process has
-written or read once is kept in memory. And the metadata files of a commit are put at the same time: nobody can know
-them before the commit, which waits for them (`settle`).
+written or read once is kept in memory. And the metadata files of a commit can be put at the same time (`put_all`).
 """
 
 import io
 from collections import OrderedDict
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from threading import Lock
+from typing import Final
 from uuid import uuid4
 
 from pyarrow.fs import S3FileSystem
@@ -21,7 +21,8 @@ from contracts.names import Qualified
 from shared.errors import Unavailable
 from shared.settings import Settings
 
-_MEBIBYTE = 1024**2
+_MEBIBYTE: Final = 1024**2
+_AT_ONCE: Final = 8
 
 
 def s3_properties(settings: Settings, role: str) -> dict[str, str]:
@@ -80,27 +81,35 @@ class TableFiles(FileIO):
             request_timeout=60,
         )
         self._kept = _Kept(largest=8 * _MEBIBYTE, total=64 * _MEBIBYTE)
-        self._puts = _Puts(self._s3)
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="table files")
 
     def new_input(self, location: str) -> "TableFile":
         """Name a file to read."""
-        return TableFile(location, self._s3, self._kept, self._puts)
+        return TableFile(location, self._s3, self._kept)
 
     def new_output(self, location: str) -> "TableFile":
         """Name a file to write."""
-        return TableFile(location, self._s3, self._kept, self._puts)
+        return TableFile(location, self._s3, self._kept)
 
-    def settle(self) -> None:
-        """Wait until all metadata that was written is in the store; to be called before a commit names it.
+    def put_all(self, contents: Mapping[str, bytes]) -> None:
+        """Write metadata files, by location, all at the same time.
 
-        Raises what one of the puts ran into; then nothing that was written since the last call may be named.
+        Returns when all of them are in the store, and raises what one of them ran into: then none may be named.
         """
-        self._puts.settle()
+        puts = [self._threads.submit(self.new_output(place).write, content) for place, content in contents.items()]
+        wait(puts)
+        for put in puts:
+            put.result()
+
+    def read_all(self, locations: Iterable[str]) -> None:
+        """Have these metadata files in memory, as far as there is room, all read at the same time."""
+        for _ in self._threads.map(lambda place: self.new_input(place).open().close(), locations):
+            pass
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Remove a file."""
         name = location if isinstance(location, str) else location.location
-        self._puts.forget(name)
+        self._kept.drop(name)
         with storage_errors(name):
             self._s3.delete_file(_path(name))
 
@@ -108,15 +117,14 @@ class TableFiles(FileIO):
 class TableFile(InputFile, OutputFile):
     """One file of a table."""
 
-    def __init__(self, location: str, s3: S3FileSystem, kept: "_Kept", puts: "_Puts") -> None:
+    def __init__(self, location: str, s3: S3FileSystem, kept: "_Kept") -> None:
         super().__init__(location)
         self._s3 = s3
         self._kept = kept
-        self._puts = puts
         self._is_metadata = "/metadata/" in location
 
     def __len__(self) -> int:
-        content = self._known()
+        content = self._kept.get(self.location)
         if content is not None:
             return len(content)
         with storage_errors(self.location):
@@ -139,7 +147,7 @@ class TableFile(InputFile, OutputFile):
             if not self._is_metadata:
                 data: InputStream = self._s3.open_input_file(_path(self.location))
                 return data
-            content = self._known()
+            content = self._kept.get(self.location)
             if content is None:
                 with self._s3.open_input_file(_path(self.location)) as stream:
                     content = stream.read()
@@ -158,12 +166,11 @@ class TableFile(InputFile, OutputFile):
         return self
 
     def write(self, content: bytes) -> None:
-        """Begin to write the whole file at once; `TableFiles.settle` waits for its end."""
-        self._puts.begin(self.location, content)
+        """Write the whole file at once."""
+        with storage_errors(self.location), self._s3.open_output_stream(_path(self.location)) as stream:
+            stream.write(content)
+        # Only what is in the store is known: nobody may go by a file that is not there.
         self._kept.put(self.location, content)
-
-    def _known(self) -> bytes | None:
-        return self._puts.under_way(self.location) or self._kept.get(self.location)
 
 
 class _Metadata(io.BytesIO):
@@ -180,44 +187,6 @@ class _Metadata(io.BytesIO):
             self._file.write(content)
 
 
-class _Puts:
-    """Files that are being written, several at a time, from whichever thread."""
-
-    def __init__(self, s3: S3FileSystem) -> None:
-        self._s3 = s3
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="puts metadata")
-        self._under_way: dict[str, tuple[Future[None], bytes]] = {}
-        self._lock = Lock()
-
-    def begin(self, location: str, content: bytes) -> None:
-        with self._lock:
-            self._under_way[location] = (self._threads.submit(self._put, location, content), content)
-
-    def under_way(self, location: str) -> bytes | None:
-        with self._lock:
-            return self._under_way[location][1] if location in self._under_way else None
-
-    def settle(self) -> None:
-        with self._lock:
-            puts = [put for put, _ in self._under_way.values()]
-            self._under_way.clear()
-        wait(puts)
-        for put in puts:
-            put.result()
-
-    def forget(self, location: str) -> None:
-        """Let a put end, however it does, before its file is removed."""
-        with self._lock:
-            put, _ = self._under_way.pop(location, (None, b""))
-        if put is not None:
-            with suppress(Exception):
-                put.result()
-
-    def _put(self, location: str, content: bytes) -> None:
-        with storage_errors(location), self._s3.open_output_stream(_path(location)) as stream:
-            stream.write(content)
-
-
 class _Kept:
     """The files that were used last, up to a number of bytes. PyIceberg reads and writes from several threads."""
 
@@ -232,6 +201,10 @@ class _Kept:
             if location in self._contents:
                 self._contents.move_to_end(location)
             return self._contents.get(location)
+
+    def drop(self, location: str) -> None:
+        with self._lock:
+            self._free += len(self._contents.pop(location, b""))
 
     def put(self, location: str, content: bytes) -> None:
         if len(content) > self._largest:

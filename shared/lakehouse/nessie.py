@@ -16,7 +16,16 @@ from contracts.names import Qualified
 from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from shared.lakehouse.nessie_api import Json, NessieApi, Refused, literal, segment, session
 from shared.lakehouse.nessie_names import branch_of, check_name, closed_name, is_hash, is_name, merged_name, prefixes
-from shared.lakehouse.port import BEGINNING, MAIN, Branch, BranchClosed, MergeConflict, Merged, TableChange
+from shared.lakehouse.port import (
+    BEGINNING,
+    MAIN,
+    Branch,
+    BranchClosed,
+    MergeConflict,
+    Merged,
+    MetadataFile,
+    TableChange,
+)
 from shared.settings import Settings
 
 MERGER: Final = "merge"
@@ -135,17 +144,26 @@ class NessieLakehouse:
 
     async def drop_table(self, branch: str, table: Qualified) -> None:
         """Take a table off a branch, and with the merge off main; its files stay."""
+        location = await self.location(table, branch)
+        if location is None:
+            raise NotFound(f"no table {str(table)!r} on {branch!r}")
+        await self.commit(branch, table, location, None)
+
+    async def commit(self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | None) -> None:
+        """Move a table on a branch from one metadata file to the next, which Nessie does not look into."""
+        if branch == MAIN:
+            raise Forbidden(f"{str(table)!r} on main changes by merges only")
         with _translated():
-            reference = await self._open(branch)
-            if await self._location(table, branch, reference["hash"]) is None:
-                raise NotFound(f"no table {str(table)!r} on {branch!r}")
-            operation = {"type": "DELETE", "key": {"elements": list(table)}}
             try:
-                await self._commit(branch, reference["hash"], f"drop {table}", [operation])
+                at, content = await self._content(branch, table)
+                found = content["metadataLocation"] if content else None
+                if found != expected:
+                    raise Conflict(f"{str(table)!r} on {branch!r} is at {found}, not at {expected}")
+                await self._commit(branch, at, f"write {table}", [_change(table, content, new)])
             except Refused as refused:
                 if refused.is_missing_reference:
                     raise await self._gone(branch) from refused
-                raise Conflict(f"{str(table)!r} on {branch!r} was changed meanwhile: {refused.message}") from refused
+                raise Conflict(f"{str(table)!r} on {branch!r} was not changed: {refused.message}") from refused
 
     async def merge(
         self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
@@ -533,6 +551,13 @@ class NessieLakehouse:
                     tables[Qualified(*entry["name"]["elements"])] = entry["content"]["metadataLocation"]
         return tables
 
+    async def _content(self, branch: str, table: Qualified) -> tuple[str, Json | None]:
+        """What an open branch holds of a table now, and the hash of the commit at which it does."""
+        body = {"requestedKeys": [{"elements": list(table)}]}
+        answer = await self._api.ask("POST", f"/trees/{segment(branch)}/contents", body=body, query={})
+        contents = answer["contents"]
+        return answer["effectiveReference"]["hash"], contents[0]["content"] if contents else None
+
     async def _location_at(self, table: Qualified, reference: str) -> str | None:
         if reference == segment(MAIN, at=BEGINNING):
             return None
@@ -544,9 +569,6 @@ class NessieLakehouse:
             return None
         location: str = answer["content"]["metadataLocation"]
         return location
-
-    async def _location(self, table: Qualified, branch: str, at: str) -> str | None:
-        return await self._location_at(table, segment(branch, at=at))
 
 
 def _branch(reference: Json) -> Branch:
@@ -576,6 +598,23 @@ def _properties(branch: str, run_id: UUID | None, attempt: int | None) -> dict[s
     if attempt is not None:
         properties[_ATTEMPT] = str(attempt)
     return properties
+
+
+def _change(table: Qualified, content: Json | None, new: MetadataFile | None) -> Json:
+    """The operation that makes a table of a branch, which has this content now, what it shall be."""
+    key = {"elements": list(table)}
+    if new is None:
+        return {"type": "DELETE", "key": key}
+    made = {
+        "type": "ICEBERG_TABLE",
+        "metadataLocation": new.location,
+        "snapshotId": -1 if new.snapshot_id is None else new.snapshot_id,
+        "schemaId": new.schema_id,
+        "specId": new.spec_id,
+        "sortOrderId": new.sort_order_id,
+    }
+    # The same id says that it is the same table; without one, it is a new one.
+    return {"type": "PUT", "key": key, "content": made if content is None else made | {"id": content["id"]}}
 
 
 def _merged(entry: Json) -> Merged:

@@ -37,6 +37,18 @@ class MergeConflict(Conflict):
 
 
 @dataclass(frozen=True)
+class MetadataFile:
+    """A metadata file of a table, and what it says is current."""
+
+    location: str
+    snapshot_id: int | None
+    """None for a table that never had any rows."""
+    schema_id: int
+    spec_id: int
+    sort_order_id: int
+
+
+@dataclass(frozen=True)
 class Branch:
     """A branch other than main."""
 
@@ -72,7 +84,7 @@ class TableChange:
 class Lakehouse(Protocol):
     """The lakehouse from outside a run: branches, merges and their log, and where tables are.
 
-    What goes into a table is written through a catalog of one branch (`shared.lakehouse.catalogs`).
+    What goes into a table is written beside it, file by file, and is part of it with the `commit` that names it.
     """
 
     @property
@@ -116,6 +128,14 @@ class Lakehouse(Protocol):
 
     async def sweep_branches(self, closed_for: timedelta) -> list[str]:
         """Delete the branches that were closed longer ago than this, and say which."""
+
+    async def commit(self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | None) -> None:
+        """Move a table on a branch from one metadata file to the next, which is in the store already.
+
+        `expected` is the location of the one that the next was made from; None stands for a table that does not
+        exist. `Conflict` when the table is not there, `BranchClosed` when the branch is closed, `Forbidden` on main.
+        `Unavailable` leaves open whether it was moved.
+        """
 
     async def drop_table(self, branch: str, table: Qualified) -> None:
         """Take a table off a branch, and with the merge off main; its files stay. `NotFound` where it is not."""

@@ -49,7 +49,7 @@ class Query(Protocol):
 
     @property
     def sql(self) -> str:
-        """One SELECT, which reads the same rows whenever it is run."""
+        """One SELECT."""
 
     def problem(self, message: str, position: int | None) -> Problem:
         """A problem with what runs at this byte of `sql`, told by the author's file."""

@@ -1,12 +1,15 @@
 """DuckDB's result to Parquet files in the bucket, streamed, and from there into an Iceberg table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 from uuid import uuid4
 
 import duckdb
-from pyiceberg.table import Table, Transaction
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.types import IcebergType, NestedField
 
 from services.runner.config import Strategy
 from services.runner.domain import FailureKind
@@ -24,6 +27,7 @@ from services.runner.engine.session import errors_of
 from services.runner.engine.statistics import ParquetFile, data_file
 from services.runner.problems import WorkFailed
 from services.runner.target import Target
+from shared.lakehouse.commit import Commit
 
 _FILE_BYTES: Final = 512_000_000
 
@@ -48,20 +52,14 @@ def write(connection: duckdb.DuckDBPyConnection, bound: Query, target: Target, s
     """
     columns = _columns(connection, bound)
     table = target.load(strategy)
-    transaction = _transaction(target, table, columns)
-    schema = transaction.table_metadata.schema()
-    files = _copy(connection, bound, projection(schema, columns), transaction.table_metadata.location)
-    data_files = [data_file(file, schema) for file in files]
-    match strategy:
-        case Strategy.APPEND_ONLY if files:
-            target.append(transaction, data_files)
-        case Strategy.APPEND_ONLY if table is not None:
-            return Written(0, 0, 0, table.metadata_location, has_changed=False)
-        case Strategy.FULL_REFRESH:
-            target.replace(transaction, data_files)
-    committed = transaction.commit_transaction()
+    commit = _commit(target, table, columns)
+    files = _copy(connection, bound, projection(commit.schema, columns), commit.location)
+    removed = commit.files() if strategy is Strategy.FULL_REFRESH else []
+    if not files and strategy is not Strategy.FULL_REFRESH and table is not None:
+        return Written(0, 0, 0, table.metadata_location, has_changed=False)
+    committed = commit.finish([data_file(file, commit.schema) for file in files], removed)
     rows, size = sum(file.rows for file in files), sum(file.bytes for file in files)
-    return Written(rows, len(files), size, committed.metadata_location, has_changed=True)
+    return Written(rows, len(files), size, committed.location, committed.has_changed)
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, bound: Query) -> list[Column]:
@@ -72,14 +70,25 @@ def _columns(connection: duckdb.DuckDBPyConnection, bound: Query) -> list[Column
             raise WorkFailed(FailureKind.SCHEMA, str(error)) from error
 
 
-def _transaction(target: Target, table: Table | None, columns: Sequence[Column]) -> Transaction:
-    """A transaction in which the table has all the columns."""
+def _commit(target: Target, table: Table | None, columns: Sequence[Column]) -> Commit:
+    """A commit in which the table has all the columns."""
     try:
         if table is None:
-            return target.created(schema_of(columns))
-        return target.evolved(table, merged_schema(table.schema(), columns))
+            return target.begin(None, schema_of(columns))
+        return target.begin(table, _changed(table.schema(), dict(merged_schema(table.schema(), columns))))
     except SchemaError as error:
         raise WorkFailed(FailureKind.SCHEMA, str(error)) from error
+
+
+def _changed(schema: Schema, changes: Mapping[str, IcebergType]) -> Schema:
+    """A schema with these columns, new or widened."""
+    fields = [
+        field.model_copy(update={"field_type": changes.get(field.name, field.field_type)}) for field in schema.fields
+    ]
+    known = {field.name for field in fields}
+    new = [(name, kind) for name, kind in changes.items() if name not in known]
+    numbers = count(schema.highest_field_id + 1)
+    return Schema(*fields, *(NestedField(next(numbers), name, kind, required=False) for name, kind in new))
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, bound: Query, columns: Projection, location: str) -> list[ParquetFile]:

@@ -21,7 +21,7 @@ class UnknownResult(Exception):
 
 @dataclass
 class Given:
-    """The result of the code: a query, and the connection that can run it."""
+    """The result of the code: a query, and the connection that can run it, once."""
 
     connection: duckdb.DuckDBPyConnection
     kept: object
@@ -29,19 +29,10 @@ class Given:
     sql: str = f'from "{_NAME}"'
     broken_by: list[BaseException] = field(default_factory=list)
     """What the author's own code raised while the rows were read of it."""
-    reads_once: bool = False
 
     def problem(self, message: str, position: int | None) -> Problem:
         """A problem with the result; where in the code it comes from is not known."""
         return Problem(PYTHON_FILE, message)
-
-    def staged(self) -> "Given":
-        """The same rows where they can be read more than once: DuckDB keeps them, on disk if there are too many."""
-        if not self.reads_once:
-            return self
-        self.connection.execute(f'create or replace temp table "{_NAME}rows" as {self.sql}')
-        self.sql, self.reads_once = f'from "{_NAME}rows"', False
-        return self
 
 
 def given(result: object, authors: duckdb.DuckDBPyConnection, own: duckdb.DuckDBPyConnection) -> Given:
@@ -81,7 +72,7 @@ def _relation(
     except (duckdb.CatalogException, duckdb.ConnectionException):
         # It belongs to a database that the author has opened.
         return _reader(relation.to_arrow_reader(), own)
-    return Given(authors, relation, reads_once=True)
+    return Given(authors, relation)
 
 
 def _registered(rows: Any, own: duckdb.DuckDBPyConnection) -> Given:
@@ -90,7 +81,7 @@ def _registered(rows: Any, own: duckdb.DuckDBPyConnection) -> Given:
 
 
 def _reader(reader: pa.RecordBatchReader, own: duckdb.DuckDBPyConnection) -> Given:
-    made = Given(own, reader, reads_once=True)
+    made = Given(own, reader)
 
     def batches() -> Iterator[pa.RecordBatch]:
         try:

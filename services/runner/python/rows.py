@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import duckdb
 
-from services.runner.config import Config, Strategy
+from services.runner.config import Config
 from services.runner.python.context import Asked, Context
 from services.runner.python.output import Tell, Told, heard
 from services.runner.python.result import Given
@@ -25,7 +25,7 @@ def rows_of(
     bucket: str,
     tell: Tell,
 ) -> Iterator[Given]:
-    """Run the code and give its rows, to be read in the block; all that the code says until then is told.
+    """Run the code and give its rows, to be read once in the block; all that the code says until then is told.
 
     `connection` is for this code only: what it leaves behind in it, and in the process, is not taken away. Raises
     `WorkFailed` for what the code raises, also while its rows are read.
@@ -35,6 +35,4 @@ def rows_of(
         authors.execute("set session errors_as_json = false")
         result = run(source, Context(authors, facts, config, asked, log, bucket), connection)
         with errors_of_code(result):
-            # A strategy that looks for what the new rows replace reads them more than once.
-            reads_once = config.merge_strategy in (Strategy.FULL_REFRESH, Strategy.APPEND_ONLY)
-            yield result if reads_once else result.staged()
+            yield result

@@ -1,4 +1,4 @@
-"""A branch of the embedded lakehouse as a PyIceberg catalog."""
+"""A branch of any lakehouse as a PyIceberg catalog."""
 
 from typing import NoReturn
 
@@ -25,10 +25,9 @@ from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 from pyiceberg.view import View
 
 from contracts.names import Qualified
-from shared.errors import Conflict
-from shared.lakehouse.embedded import EmbeddedLakehouse
+from shared.errors import Conflict, Unavailable
 from shared.lakehouse.files import TableFiles, new_folder
-from shared.lakehouse.port import BranchClosed
+from shared.lakehouse.port import BranchClosed, Lakehouse, MetadataFile
 
 SNAPSHOTS_KEPT = 20
 """Iceberg snapshots in a table's metadata; its history is the log of merges, so older ones are only ballast."""
@@ -42,14 +41,39 @@ class BranchCatalog(MetastoreCatalog):
     """
 
     def __init__(
-        self, branch: str, lakehouse: EmbeddedLakehouse, portal: BlockingPortal, files: TableFiles, bucket: str
+        self, branch: str, lakehouse: Lakehouse, portal: BlockingPortal, files: TableFiles, bucket: str
     ) -> None:
         super().__init__(branch)
+        self.files = files
         self._branch = branch
         self._lakehouse = lakehouse
         self._portal = portal
-        self._files = files
         self._bucket = bucket
+
+    def new_folder(self, table: Qualified) -> str:
+        """A location for a table that is created."""
+        return new_folder(self._bucket, table)
+
+    def table_at(self, name: Qualified, location: str) -> Table:
+        """Load a table whose metadata is known to be there."""
+        return self._table(name, FromInputFile.table_metadata(self.files.new_input(location)), location)
+
+    def move(self, name: Qualified, expected: str | None, new: MetadataFile | None) -> None:
+        """Move a table's pointer on the branch from one metadata file, which is in the store, to the next.
+
+        None stands for a table that does not exist. `CommitFailedException` when somebody else has moved it;
+        `Unavailable` leaves open whether it was moved, and the branch is then to be given up.
+        """
+        try:
+            self._portal.call(self._lakehouse.commit, self._branch, name, expected, new)
+        except BranchClosed:
+            raise
+        except Conflict as error:
+            raise CommitFailedException(error.message) from error
+        except Unavailable:
+            # The answer is lost, not necessarily the move; no other is to the same place.
+            if self._location(name) != (new.location if new else None):
+                raise
 
     def create_table(
         self,
@@ -62,8 +86,8 @@ class BranchCatalog(MetastoreCatalog):
     ) -> Table:
         """Create an empty table; use `create_table_transaction` to create and fill it in one commit."""
         staged = self._create_staged_table(identifier, schema, location, partition_spec, sort_order, properties)
-        self._write_metadata(staged.metadata, self._files, staged.metadata_location)
-        self._create_pointer(staged.name(), staged.metadata_location)
+        self._write_metadata(staged.metadata, self.files, staged.metadata_location)
+        self._create(_name(staged.name()), staged.metadata_location, staged.metadata)
         return self._table(staged.name(), staged.metadata, staged.metadata_location)
 
     def register_table(
@@ -75,17 +99,17 @@ class BranchCatalog(MetastoreCatalog):
         """Put a table that exists in the bucket on this branch."""
         if overwrite:
             raise NotImplementedError("drop the table first")
-        self._create_pointer(self.identifier_to_tuple(identifier), metadata_location)
-        return self.load_table(identifier)
+        table = self.table_at(_name(identifier), metadata_location)
+        self._create(_name(identifier), metadata_location, table.metadata)
+        return table
 
     def load_table(self, identifier: str | Identifier) -> Table:
         """Load a table as the branch sees it."""
         name = _name(identifier)
-        location = self._portal.call(self._lakehouse.location, name, self._branch)
+        location = self._location(name)
         if location is None:
             raise NoSuchTableError(f"no table {str(name)!r} on {self._branch!r}")
-        metadata = FromInputFile.table_metadata(self._files.new_input(location))
-        return self._table(name, metadata, location)
+        return self.table_at(name, location)
 
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
@@ -99,17 +123,17 @@ class BranchCatalog(MetastoreCatalog):
         staged = self._update_and_stage_table(current, name, requirements, updates)
         if current is not None and staged.metadata == current.metadata:
             return CommitTableResponse(metadata=current.metadata, metadata_location=current.metadata_location)
-        self._write_metadata(staged.metadata, self._files, staged.metadata_location)
+        self._write_metadata(staged.metadata, self.files, staged.metadata_location)
         if current is None:
-            self._create_pointer(name, staged.metadata_location)
+            self._create(name, staged.metadata_location, staged.metadata)
         else:
-            self._move_pointer(name, current.metadata_location, staged.metadata_location)
+            self.move(name, current.metadata_location, metadata_file(staged.metadata_location, staged.metadata))
         return CommitTableResponse(metadata=staged.metadata, metadata_location=staged.metadata_location)
 
     def drop_table(self, identifier: str | Identifier) -> None:
         """Take a table off the branch; its files stay, other branches may need them."""
         current = self.load_table(identifier)
-        self._move_pointer(_name(identifier), current.metadata_location, None)
+        self.move(_name(identifier), current.metadata_location, None)
 
     def purge_table(self, identifier: str | Identifier) -> None:
         """Refuse: files are collected when no branch and no entry of the log needs them any more."""
@@ -122,12 +146,13 @@ class BranchCatalog(MetastoreCatalog):
         return [tuple(table) for table in tables if tuple(table[:-1]) == levels]
 
     def create_namespace(self, namespace: str | Identifier, properties: Properties = EMPTY_DICT) -> None:
-        """Make sure that a namespace and those above it exist, on every branch."""
+        """Make a namespace `namespace.layer`, on every branch that is made from now on."""
         levels = self.identifier_to_tuple(namespace)
         if self.namespace_exists(levels):
             raise NamespaceAlreadyExistsError(f"namespace {'.'.join(levels)!r} exists")
-        names = [".".join(levels[: depth + 1]) for depth in range(len(levels))]
-        self._portal.call(self._lakehouse.add_namespaces, names)
+        if len(levels) != len(Qualified._fields) - 1:
+            _refuse(f"a namespace that is not `namespace.layer`, as {'.'.join(levels)!r},")
+        self._portal.call(self._lakehouse.ensure_namespace, levels[0], levels[1])
 
     def list_namespaces(self, namespace: str | Identifier = ()) -> list[Identifier]:
         """List the namespaces right under one, or at the top."""
@@ -202,12 +227,12 @@ class BranchCatalog(MetastoreCatalog):
             identifier=name,
             metadata=metadata,
             metadata_location=metadata_location,
-            io=self._files,
+            io=self.files,
             catalog=self,
         )
 
     def _load_file_io(self, properties: Properties = EMPTY_DICT, location: str | None = None) -> FileIO:
-        return self._files
+        return self.files
 
     @staticmethod
     def _delete_old_metadata(io: FileIO, base: TableMetadata, metadata: TableMetadata) -> None:
@@ -218,27 +243,29 @@ class BranchCatalog(MetastoreCatalog):
             identifier=tuple(identifier),
             metadata=metadata,
             metadata_location=location,
-            io=self._files,
+            io=self.files,
             catalog=self,
         )
 
-    def _create_pointer(self, identifier: Identifier, location: str) -> None:
-        self._files.settle()
-        try:
-            self._portal.call(self._lakehouse.commit, self._branch, _name(identifier), None, location)
-        except BranchClosed:
-            raise
-        except Conflict as error:
-            raise TableAlreadyExistsError(error.message) from error
+    def _location(self, name: Qualified) -> str | None:
+        return self._portal.call(self._lakehouse.location, name, self._branch)
 
-    def _move_pointer(self, name: Qualified, expected: str, location: str | None) -> None:
-        self._files.settle()
+    def _create(self, name: Qualified, location: str, metadata: TableMetadata) -> None:
         try:
-            self._portal.call(self._lakehouse.commit, self._branch, name, expected, location)
-        except BranchClosed:
-            raise
-        except Conflict as error:
-            raise CommitFailedException(error.message) from error
+            self.move(name, None, metadata_file(location, metadata))
+        except CommitFailedException as error:
+            raise TableAlreadyExistsError(str(error)) from error
+
+
+def metadata_file(location: str, metadata: TableMetadata) -> MetadataFile:
+    """What is said of a metadata file where a pointer is moved to it."""
+    return MetadataFile(
+        location=location,
+        snapshot_id=metadata.current_snapshot_id,
+        schema_id=metadata.current_schema_id,
+        spec_id=metadata.default_spec_id,
+        sort_order_id=metadata.default_sort_order_id,
+    )
 
 
 def _name(identifier: str | Identifier) -> Qualified:
