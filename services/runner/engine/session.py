@@ -60,6 +60,9 @@ def failure(error: duckdb.Error, bound: Query, prefix: str = "") -> WorkFailed:
     """What an error of DuckDB means for the attempt."""
     message, position = told(error)
     kind = kind_of(error, message)
+    if kind is FailureKind.MEMORY:
+        # What follows the first line is advice for whoever sets DuckDB up.
+        return WorkFailed(kind, message.partition("\n")[0])
     if kind is not FailureKind.SQL:
         return WorkFailed(kind, message)
     in_statement = None if position is None else position - len(prefix.encode())
@@ -92,7 +95,10 @@ def kind_of(error: duckdb.Error, message: str) -> FailureKind:
             return FailureKind.TRANSIENT if _TIMED_OUT in found[1] else FailureKind.UNAVAILABLE
         case duckdb.HTTPException() | duckdb.IOException() if _REFUSED_FOR_NOW.search(message):
             return FailureKind.TRANSIENT
-        case duckdb.InternalException() | duckdb.FatalException() | duckdb.InterruptException():
+        case duckdb.InterruptException():
+            # The runner has asked for it, and does not wait for what comes of it.
+            return FailureKind.CANCELLED
+        case duckdb.InternalException() | duckdb.FatalException():
             return FailureKind.INTERNAL
         case _:
             return FailureKind.SQL

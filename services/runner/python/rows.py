@@ -9,7 +9,7 @@ from services.runner.config import Config
 from services.runner.python.context import Asked, Context
 from services.runner.python.output import Tell, Told, heard
 from services.runner.python.result import Given
-from services.runner.python.running import errors_of_code, run
+from services.runner.python.running import errors_of_rows, run
 from services.runner.python.source import Source
 from services.runner.template import Facts
 
@@ -34,5 +34,5 @@ def rows_of(
         authors = connection.cursor()
         authors.execute("set session errors_as_json = false")
         result = run(source, Context(authors, facts, config, asked, log, bucket), connection)
-        with errors_of_code(result):
+        with errors_of_rows(result):
             yield result

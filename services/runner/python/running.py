@@ -22,12 +22,12 @@ _MOST_FRAMES: Final = 20
 def run(source: Source, context: Context, own: duckdb.DuckDBPyConnection) -> Given:
     """Run the code and give its rows; `WorkFailed` says what it raised.
 
-    Its rows may still be worked out by the code when they are read: read them under `errors_of_code`. `own` is another
+    Its rows may still be worked out by the code when they are read: read them under `errors_of_rows`. `own` is another
     connection on the database of the context's.
     """
     teach_relations()
     linecache.cache[PYTHON_FILE] = (len(source.text), None, source.text.splitlines(keepends=True), PYTHON_FILE)
-    with errors_of_code():
+    with _errors_of_code():
         return given(_result(source, context), context.duckdb, own)
 
 
@@ -47,19 +47,28 @@ def _result(source: Source, context: Context) -> object:
 
 
 @contextmanager
-def errors_of_code(result: Given | None = None) -> Iterator[None]:
-    """Raise what the author's code raises as `WorkFailed`, with its place; also while `result` is read of it."""
+def _errors_of_code() -> Iterator[None]:
+    """Raise what the author's code raises as `WorkFailed`, with its place."""
     try:
         yield
-    except (WorkFailed, AuthorError) as error:
-        if result is None or not result.broken_by:
-            raise
-        raise failure(result.broken_by[0]) from error
+    except (WorkFailed, AuthorError):
+        raise
     except UnknownResult as error:
         raise WorkFailed(FailureKind.PYTHON, str(Problem(PYTHON_FILE, str(error)))) from error
     except BaseException as error:
         # Code that calls sys.exit() fails its run, and ends nothing else.
         raise failure(error) from error
+
+
+@contextmanager
+def errors_of_rows(rows: Given) -> Iterator[None]:
+    """Raise what the author's code has raised while its rows were read, in place of what came of that."""
+    try:
+        yield
+    except Exception as error:
+        if rows.broken_by:
+            raise failure(rows.broken_by[0]) from error
+        raise
 
 
 def failure(error: BaseException) -> WorkFailed:

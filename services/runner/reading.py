@@ -1,0 +1,155 @@
+"""What the code of a pipeline reads: its tables and files are asked of the runner, and stand in the queries then."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from contracts.landing import ZoneForm
+from contracts.names import Qualified
+from contracts.reports import Input
+from services.runner.compile import (
+    PIPELINE_FILE,
+    Compiled,
+    CompiledTest,
+    compile_pipeline,
+    compile_test,
+    test_files,
+)
+from services.runner.config import Strategy, read_config
+from services.runner.engine.binding import Bound, ZoneContent, bind
+from services.runner.engine.quality import QualityTest
+from services.runner.engine.session import limit_memory
+from services.runner.engine.statement import Statement
+from services.runner.frames import AskFiles, AskLocations, Configured, Locations, ZoneFiles
+from services.runner.problems import AuthorError
+from services.runner.template import Facts, ZoneCall
+from services.runner.workplace import Workplace
+
+
+class Reading:
+    """A pipeline's code on its way to queries that DuckDB runs; what was asked once is not asked again."""
+
+    def __init__(self, workplace: Workplace, pipeline: Qualified) -> None:
+        self._workplace = workplace
+        self._parent = workplace.parent
+        self.pipeline = pipeline
+        self.locations: dict[Qualified, str | None] = {}
+        """Where the metadata of each table is that was asked for; None where there is no such table."""
+        self.inputs: list[Input] = []
+        self._zones: dict[tuple[str, str, ZoneForm], ZoneContent] = {}
+
+    def compile(
+        self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime, parameters: Mapping[str, Any]
+    ) -> Compiled:
+        """Compile the files, and tell the runner what their author allows the run."""
+
+        def facts(strategy: Strategy) -> Facts:
+            return self._facts(strategy, run_id, started_at, parameters)
+
+        compiled = compile_pipeline(self._workplace.connection, files, facts)
+        config = compiled.config
+        memory_limit = config.memory_limit or self._workplace.memory_limit_bytes
+        self._parent.say(
+            Configured(
+                timeout_seconds=config.timeout_seconds,
+                max_retries=config.max_retries,
+                retry_delay_seconds=config.retry_delay_seconds,
+                memory_limit_bytes=memory_limit,
+            )
+        )
+        limit_memory(self._workplace.connection, memory_limit)
+        return compiled
+
+    def compile_tests(self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime) -> list[CompiledTest]:
+        """Compile the tests among the files, whatever the pipeline itself is like."""
+        main = PIPELINE_FILE if PIPELINE_FILE in files else "pipeline.py"
+        config, _ = read_config(files, main)
+        facts = self._facts(config.merge_strategy, run_id, started_at, {})
+        return [compile_test(self._workplace.connection, path, files[path], facts) for path in test_files(files)]
+
+    def _facts(self, strategy: Strategy, run_id: UUID, started_at: datetime, parameters: Mapping[str, Any]) -> Facts:
+        return Facts(
+            run_id=run_id,
+            run_started_at=started_at,
+            pipeline=self.pipeline,
+            strategy=strategy,
+            is_incremental=lambda: strategy.is_incremental and self.location_of(self.pipeline) is not None,
+            parameters=parameters,
+        )
+
+    def claim_files(self, statement: Statement) -> None:
+        """Ask for the files of the zones that a statement reads; `AuthorError` for a zone that does not exist."""
+        for use in statement.zones:
+            call = use.call
+            if self.content_of(call.namespace, call.zone, call.form) is None:
+                message = f"there is no landing zone '{call.namespace}/{call.zone}'"
+                raise AuthorError(statement.problem(message, use.start))
+
+    def content_of(self, namespace: str, zone: str, form: ZoneForm) -> ZoneContent | None:
+        """What is read of a landing zone; None if there is no such zone."""
+        place = (namespace, zone, form)
+        if place in self._zones:
+            return self._zones[place]
+        answer = self._parent.ask(AskFiles(namespace=namespace, zone=zone, form=form), ZoneFiles)
+        if not answer.is_there:
+            return None
+        self._zones[place] = ZoneContent(answer.files, answer.expected_schema, answer.last_file)
+        self.inputs.append(
+            Input(
+                type="landing_zone",
+                name=f"{namespace}/{zone}",
+                files=len(answer.files),
+                sample_files=[file.filename for file in answer.files[:20]],
+            )
+        )
+        self._parent.log(f"landing zone {namespace}/{zone} ({form}): {len(answer.files)} files")
+        return self._zones[place]
+
+    @property
+    def has_no_new_files(self) -> bool:
+        """Whether `only='new'` was asked for, and nothing is new."""
+        new = [content for (_, _, form), content in self._zones.items() if form is ZoneForm.NEW]
+        return bool(new) and not any(content.files for content in new)
+
+    @property
+    def files_read(self) -> int:
+        """How many files of zones there are to read."""
+        return sum(len(content.files) for content in self._zones.values())
+
+    def bind(self, statement: Statement) -> Bound:
+        """A query with everything in its place."""
+        locations = {table: self.location_of(table) for table in statement.tables_named}
+        relations = {table: f"iceberg_scan('{place}')" for table, place in locations.items() if place is not None}
+        zones = {use.call.placeholder: self._content_of(use.call) for use in statement.zones}
+        return bind(statement, relations, zones, self._workplace.bucket)
+
+    def ready(self, test: CompiledTest) -> QualityTest:
+        """A test with everything in its place, or with what is wrong with it."""
+        if test.statement is None:
+            return QualityTest(test.name, test.header, "; ".join(str(problem) for problem in test.problems))
+        try:
+            return QualityTest(test.name, test.header, self.bind(test.statement))
+        except AuthorError as error:
+            return QualityTest(test.name, test.header, str(error))
+
+    def location_of(self, table: Qualified) -> str | None:
+        """Where the metadata of a table is; None if there is no such table."""
+        self.locate({table})
+        return self.locations[table]
+
+    def locate(self, tables: set[Qualified]) -> None:
+        """Ask where tables are."""
+        unknown = sorted(str(table) for table in tables - self.locations.keys())
+        if not unknown:
+            return
+        answer = self._parent.ask(AskLocations(tables=unknown), Locations)
+        self.locations |= {Qualified.parse(name): location for name, location in answer.locations.items()}
+
+    def note_tables(self, tables: Iterable[Qualified]) -> None:
+        """Note tables as what the run reads."""
+        named = [Input(type="table", name=str(table)) for table in tables]
+        self.inputs += [one for one in named if one not in self.inputs]
+
+    def _content_of(self, call: ZoneCall) -> ZoneContent:
+        return self._zones[call.namespace, call.zone, call.form]
