@@ -9,11 +9,12 @@ from contracts.reports import Input, QualityResult, TableChanges
 from contracts.runs import Phase
 from services.runner.clock import Clock
 from services.runner.compile import Compiled
+from services.runner.engine.batch import Written
 from services.runner.engine.binding import Query
 from services.runner.engine.changes import changes
 from services.runner.engine.quality import run_tests
 from services.runner.engine.statement import Statement
-from services.runner.engine.write import Written, write
+from services.runner.engine.write import write
 from services.runner.frames import Comparing, PhaseDone, Worked, WorkOrder
 from services.runner.memory import forget_peak, peak_bytes
 from services.runner.python.reading import NothingNew, rows_of_code
@@ -90,7 +91,7 @@ class Work:
     ) -> Written:
         catalog = self._workplace.catalog_of(self._order.branch)
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
-        written = write(connection, query, target, compiled.config.merge_strategy)
+        written = write(connection, query, target, compiled.config, self._order.started_at)
         self._reading.locations[self._pipeline] = written.location
         self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
         self._say_phase(

@@ -30,6 +30,7 @@ from pyiceberg.types import (
     UUIDType,
 )
 
+from services.runner.config import SchemaChange
 from services.runner.engine.statement import identifier
 
 _PRIMITIVES: Final[dict[str, tuple[PrimitiveType, str]]] = {
@@ -107,6 +108,24 @@ def schema_of(columns: Sequence[Column]) -> Schema:
     )
 
 
+def new_schema(present: Schema | None, columns: Sequence[Column], change: SchemaChange) -> Schema:
+    """The columns of a table that takes in these, as its config says; the table knows those by id that it has by name.
+
+    `SchemaError` for a change that Iceberg does not allow, or that the config does not.
+    """
+    if present is None or change is SchemaChange.REPLACE:
+        return schema_of(columns)
+    changes = merged_schema(present, columns)
+    if change is SchemaChange.FAIL:
+        _refuse(present, columns, changes)
+    types = dict(changes)
+    fields = [
+        field.model_copy(update={"field_type": types.pop(field.name, field.field_type)}) for field in present.fields
+    ]
+    numbers = count(present.highest_field_id + 1)
+    return Schema(*fields, *(NestedField(next(numbers), name, kind, required=False) for name, kind in types.items()))
+
+
 def merged_schema(table: Schema, columns: Sequence[Column]) -> list[tuple[str, IcebergType]]:
     """What must change in a table's schema for these columns: names with their new type, or of new columns.
 
@@ -115,24 +134,40 @@ def merged_schema(table: Schema, columns: Sequence[Column]) -> list[tuple[str, I
     """
     changes: list[tuple[str, IcebergType]] = []
     for column in columns:
-        wanted = iceberg_type(column.type, column.name)
-        field = _field(table, column.name)
+        field = field_of(table, column.name)
         if field is None:
-            changes.append((column.name, wanted))
-        elif (widened := _wider(field.field_type, wanted, column)) != field.field_type:
+            changes.append((column.name, iceberg_type(column.type, column.name)))
+        elif (widened := _widened(field.field_type, column)) != field.field_type:
             changes.append((field.name, widened))
     return changes
+
+
+def _refuse(table: Schema, columns: Sequence[Column], changes: Sequence[tuple[str, IcebergType]]) -> None:
+    """Raise `SchemaError` where a query gives other columns than the table has."""
+    types = {field.name: field.field_type for field in table.fields}
+    said = [
+        f"{name!r} is {plain(types[name])} in the table and {plain(kind)} in the query"
+        if name in types
+        else f"{name!r} ({plain(kind)}) is not in the table"
+        for name, kind in changes
+    ]
+    given = {column.name.lower() for column in columns}
+    said += [
+        f"{name!r} ({plain(kind)}) is not in the query" for name, kind in types.items() if name.lower() not in given
+    ]
+    if said:
+        raise SchemaError(f"on_schema_change is fail, and the columns have changed: {'; '.join(said)}")
 
 
 def projection(schema: Schema, columns: Sequence[Column]) -> Projection:
     """How the columns of a query are written under a schema that has them all."""
     expressions, ids = [], []
     for column in columns:
-        field = _field(schema, column.name)
+        field = field_of(schema, column.name)
         assert field is not None, "the schema was merged with the columns"
         name = identifier(column.name)
         expressions.append(f"{name}::{duckdb_type(field.field_type)} as {identifier(field.name)}")
-        ids.append(f"{identifier(field.name)}: {_field_ids(field)}")
+        ids.append(f"{identifier(field.name)}: {field_ids(field)}")
     return Projection(schema, tuple(expressions), "{" + ", ".join(ids) + "}")
 
 
@@ -195,8 +230,20 @@ def duckdb_type(kind: IcebergType) -> str:
             raise SchemaError(f"the table has a column of the type {kind}, which cannot be written")
 
 
-def _wider(present: IcebergType, wanted: IcebergType, column: Column) -> IcebergType:
+def _widened(present: IcebergType, column: Column) -> IcebergType:
     """The type that keeps the table's values and the new ones, if the table's can be widened to it."""
+    wanted = iceberg_type(column.type, column.name)
+    widened = _wider(present, wanted)
+    if widened is None:
+        raise SchemaError(
+            f"column {column.name!r} is {plain(present)} in the table and {plain(wanted)} ({column.type}) in the query,"
+            " and the one cannot become the other"
+        )
+    return widened
+
+
+def _wider(present: IcebergType, wanted: IcebergType) -> IcebergType | None:
+    """The type that keeps values of both, if there is one that Iceberg lets the present one become."""
     match present, wanted:
         case (IntegerType(), LongType()) | (FloatType(), DoubleType()):
             return wanted
@@ -204,37 +251,39 @@ def _wider(present: IcebergType, wanted: IcebergType, column: Column) -> Iceberg
             return present
         case DecimalType(), IntegerType() | LongType():
             digits = 10 if isinstance(wanted, IntegerType) else 19
-            return _wider_decimal(present, DecimalType(min(digits + present.scale, 38), present.scale), column)
+            return _wider_decimal(present, DecimalType(min(digits + present.scale, 38), present.scale))
         case DecimalType(), DecimalType():
-            return _wider_decimal(present, wanted, column)
-        case (ListType(), ListType()) | (MapType(), MapType()) | (StructType(), StructType()):
-            return _same_shape(present, wanted, column)
-    if present == wanted:
-        return present
-    raise _impossible(present, wanted, column)
+            return _wider_decimal(present, wanted)
+        case ListType(), ListType():
+            element = _wider(present.element_type, wanted.element_type)
+            return element and ListType(present.element_id, element, present.element_required)
+        case MapType(), MapType():
+            key, value = _wider(present.key_type, wanted.key_type), _wider(present.value_type, wanted.value_type)
+            return key and value and MapType(present.key_id, key, present.value_id, value, present.value_required)
+        case StructType(), StructType():
+            return _wider_struct(present, wanted)
+    return present if present == wanted else None
 
 
-def _wider_decimal(present: DecimalType, wanted: DecimalType, column: Column) -> DecimalType:
+def _wider_struct(present: StructType, wanted: StructType) -> StructType | None:
+    """The fields of both: those that are there keep their place, new ones follow."""
+    new = {field.name.lower(): field for field in wanted.fields}
+    fields: list[NestedField] = []
+    for field in present.fields:
+        given = new.pop(field.name.lower(), None)
+        kind = _wider(field.field_type, given.field_type) if given is not None else field.field_type
+        if kind is None:
+            return None
+        fields.append(field.model_copy(update={"field_type": kind}))
+    return StructType(*fields, *new.values())
+
+
+def _wider_decimal(present: DecimalType, wanted: DecimalType) -> DecimalType | None:
     """Iceberg lets the digits before the point grow, never those after it."""
-    if wanted.scale > present.scale:
-        raise _impossible(present, wanted, column)
     precision = max(present.precision, wanted.precision - wanted.scale + present.scale)
-    if precision > 38:
-        raise _impossible(present, wanted, column)
+    if wanted.scale > present.scale or precision > 38:
+        return None
     return DecimalType(precision, present.scale)
-
-
-def _same_shape(present: IcebergType, wanted: IcebergType, column: Column) -> IcebergType:
-    if duckdb_type(present) != duckdb_type(wanted):
-        raise _impossible(present, wanted, column)
-    return present
-
-
-def _impossible(present: IcebergType, wanted: IcebergType, column: Column) -> SchemaError:
-    return SchemaError(
-        f"column {column.name!r} is {plain(present)} in the table and {plain(wanted)} ({column.type}) in the query,"
-        " and the one cannot become the other"
-    )
 
 
 def plain(kind: IcebergType) -> str:
@@ -250,13 +299,14 @@ def plain(kind: IcebergType) -> str:
             return str(kind)
 
 
-def _field(schema: Schema, name: str) -> NestedField | None:
+def field_of(schema: Schema, name: str) -> NestedField | None:
     """The column of that name as DuckDB sees names, which differ by more than case."""
     exact = [field for field in schema.fields if field.name == name]
     return next(iter(exact or [field for field in schema.fields if field.name.lower() == name.lower()]), None)
 
 
-def _field_ids(field: NestedField) -> str:
+def field_ids(field: NestedField) -> str:
+    """The ids of a column and of what is inside it, as `COPY … (FIELD_IDS …)` takes them."""
     inner = _inner_ids(field.field_type)
     return f"{{__duckdb_field_id: {field.field_id}, {', '.join(inner)}}}" if inner else str(field.field_id)
 
@@ -264,10 +314,10 @@ def _field_ids(field: NestedField) -> str:
 def _inner_ids(kind: IcebergType) -> list[str]:
     match kind:
         case ListType():
-            return [f"element: {_field_ids(kind.element_field)}"]
+            return [f"element: {field_ids(kind.element_field)}"]
         case MapType():
-            return [f"key: {_field_ids(kind.key_field)}", f"value: {_field_ids(kind.value_field)}"]
+            return [f"key: {field_ids(kind.key_field)}", f"value: {field_ids(kind.value_field)}"]
         case StructType():
-            return [f"{identifier(field.name)}: {_field_ids(field)}" for field in kind.fields]
+            return [f"{identifier(field.name)}: {field_ids(field)}" for field in kind.fields]
         case _:
             return []

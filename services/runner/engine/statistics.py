@@ -63,7 +63,7 @@ class _Place:
     is_repeated: bool
 
 
-def data_file(file: ParquetFile, schema: Schema) -> DataFile:
+def data_file(file: ParquetFile, schema: Schema, partition: Record = Record()) -> DataFile:
     """The entry of a file in a manifest."""
     sizes: dict[int, int] = {}
     values: dict[int, int] = {}
@@ -85,7 +85,7 @@ def data_file(file: ParquetFile, schema: Schema) -> DataFile:
         content=DataFileContent.DATA,
         file_path=file.location,
         file_format=FileFormat.PARQUET,
-        partition=Record(),
+        partition=partition,
         record_count=file.rows,
         file_size_in_bytes=file.bytes,
         column_sizes=sizes,

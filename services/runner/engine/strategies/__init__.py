@@ -1,0 +1,1 @@
+"""The merge strategies that are built in, each registered as a plugin: entry points of the group `rat.strategies`."""

@@ -1,0 +1,18 @@
+"""`full_refresh`: the table holds the new rows and nothing else, also when there are none."""
+
+from collections.abc import Sequence
+
+from services.runner.engine.batch import Writing, Written
+
+
+class FullRefresh:
+    """T = N."""
+
+    needs: Sequence[str] = ()
+    is_incremental = False
+
+    def write(self, writing: Writing) -> Written:
+        """Put the new rows in the place of all that the table has."""
+        batch = writing.begin()
+        added = batch.new_files()
+        return batch.finish(added, batch.commit.files(), sum(file.record_count for file in added))

@@ -1,0 +1,157 @@
+"""`scd2`: the table keeps the history of each key: what its values were, from when and until when."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from services.runner.engine.batch import Batch, Writing, Written, count_of, engine_errors, temporary
+from services.runner.engine.parquet import FILE, ROW
+from services.runner.engine.partitions import column
+from services.runner.engine.schema import Column, field_of
+from services.runner.engine.statement import string
+from services.runner.engine.touched import candidates, live_files, same
+from shared.lakehouse.manifests import PresentFile
+
+IS_CURRENT: Final = "is_current"
+
+_COMPARED: Final = '"__rat_compared"'
+_CLOSED: Final = '"__rat_closed"'
+
+
+class Scd2:
+    """A key with changed values closes its current row, that without an end, and opens a new one.
+
+    A key with the same values changes nothing; one that is gone stays open, unless `close_missing` says otherwise. Of
+    several new rows with one key the last counts, as for `incremental`.
+    """
+
+    needs: Sequence[str] = ("unique_key",)
+    is_incremental = True
+
+    def write(self, writing: Writing) -> Written:
+        """Close the rows that are no longer so, and open those that are."""
+        config, kind = writing.config, writing.connection.type
+        batch = writing.begin(
+            Column(config.scd_valid_from, kind("TIMESTAMPTZ")),
+            Column(config.scd_valid_to, kind("TIMESTAMPTZ")),
+            Column(IS_CURRENT, kind("BOOLEAN")),
+        )
+        keys = batch.ids_of("unique_key", *config.unique_key)
+        with batch.new_rows() as rows:
+            batch.keep_last(rows, keys)
+            return _History(batch, rows, keys).write()
+
+
+@dataclass(frozen=True)
+class _History:
+    """The table, and the new rows to compare it with, one of each key."""
+
+    batch: Batch
+    rows: str
+    keys: tuple[int, ...]
+
+    def write(self) -> Written:
+        """Compare the new rows with the current ones of the table, and write what has changed."""
+        connection = self.batch.connection
+        with temporary(connection, _COMPARED, _CLOSED):
+            with engine_errors():
+                self._compare()
+                self._find_closed()
+                closed = count_of(connection, _CLOSED)
+                opened = count_of(connection, f"({self._opened()})")
+                touched = self._touched()
+            parts = [self._rewritten(touched)] if touched else []
+            parts += [self._opened()] if opened else []
+            added = self.batch.files_of(" union all ".join(parts)) if parts else []
+            return self.batch.finish(added, touched, opened + closed)
+
+    @cached_property
+    def _own(self) -> tuple[int, int, int]:
+        """The columns of ours: from when, until when, and whether it is current."""
+        config = self.batch.writing.config
+        return (
+            self.batch.id_of(config.scd_valid_from),
+            self.batch.id_of(config.scd_valid_to),
+            self.batch.id_of(IS_CURRENT),
+        )
+
+    @cached_property
+    def _now(self) -> str:
+        return f"{string(self.batch.writing.started_at.isoformat())}::timestamptz"
+
+    @cached_property
+    def _files(self) -> list[PresentFile]:
+        return live_files(self.batch.commit)
+
+    @cached_property
+    def _open_files(self) -> list[PresentFile]:
+        """The files that may hold rows without an end."""
+        _, end, _ = self._own
+        return [file for file in self._files if (file.entry.data_file.null_value_counts or {}).get(end) != 0]
+
+    def _current(self, files: Sequence[PresentFile], ids: Sequence[int]) -> str:
+        """The current rows among those of some files: a relation."""
+        _, end, _ = self._own
+        columns = ", ".join(column(number) for number in ids)
+        rows = self.batch.table_rows(files, [*ids, end])
+        return f"(select {columns}, {FILE}, {ROW} from {rows} where {column(end)} is null)"
+
+    def _compare(self) -> None:
+        """Find the current rows of the keys, and whether the values are others now."""
+        batch = self.batch
+        files = candidates(batch.connection, batch.commit, self._open_files, self.rows, self.keys)
+        if not files:
+            found = f"select 0 as place, '' as {FILE}, 0 as {ROW}, false as is_changed where false"
+        else:
+            values = [one for one in batch.ids if one not in (*self.keys, *self._own)]
+            changes = [f"t.{column(one)} is distinct from n.{column(one)}" for one in values]
+            found = (
+                f"select n.rowid as place, t.{FILE}, t.{ROW}, {' or '.join(changes) or 'false'} as is_changed"
+                f" from {self._current(files, [*self.keys, *values])} t"
+                f" join {self.rows} n on {same(self.keys, 't', 'n')}"
+            )
+        batch.connection.execute(f"create or replace temp table {_COMPARED} as {found}")
+
+    def _find_closed(self) -> None:
+        """Name the rows of the table that end: those of changed keys, and of missing ones where that is asked for."""
+        closed = (
+            f"select {FILE}, {ROW} from {_COMPARED} where place in (select place from {_COMPARED} where is_changed)"
+        )
+        if self.batch.writing.config.close_missing and self._open_files:
+            closed += (
+                f" union all select t.{FILE}, t.{ROW} from {self._current(self._open_files, self.keys)} t"
+                f" anti join {self.rows} n on {same(self.keys, 't', 'n')}"
+            )
+        self.batch.connection.execute(f"create or replace temp table {_CLOSED} as {closed}")
+
+    def _touched(self) -> list[PresentFile]:
+        """The files that hold rows that end; all of them where the table has had no history so far."""
+        table = self.batch.writing.table
+        if table is not None and field_of(table.schema(), IS_CURRENT) is None:
+            return self._files
+        found = self.batch.connection.execute(f"select distinct {FILE} from {_CLOSED}").fetchall()
+        locations = {location for (location,) in found}
+        return [file for file in self._files if file.location in locations]
+
+    def _rewritten(self, files: Sequence[PresentFile]) -> str:
+        """The rows of some files, those that end with their end."""
+        _, end, is_current = self._own
+        ended = f"z.{FILE} is not null"
+        values = {
+            end: f"case when {ended} then {self._now} else t.{column(end)} end",
+            is_current: f"not {ended} and coalesce(t.{column(is_current)}, t.{column(end)} is null)",
+        }
+        columns = ", ".join(f"{values.get(one, f't.{column(one)}')} as {column(one)}" for one in self.batch.ids)
+        return (
+            f"select {columns} from {self.batch.table_rows(files, self.batch.ids)} t"
+            f" left join {_CLOSED} z on t.{FILE} = z.{FILE} and t.{ROW} = z.{ROW}"
+        )
+
+    def _opened(self) -> str:
+        """The new rows whose key has no current row, or one with other values, as they begin."""
+        start, _, is_current = self._own
+        values = {start: self._now, is_current: "true"}
+        columns = ", ".join(f"{values.get(one, f'n.{column(one)}')} as {column(one)}" for one in self.batch.ids)
+        same_as_before = f"(select place from {_COMPARED} group by place having not bool_or(is_changed))"
+        return f"select {columns} from {self.rows} n anti join {same_as_before} u on n.rowid = u.place"

@@ -1,0 +1,200 @@
+"""Which files of a table hold rows of some keys: first by what is known of files, then by the rows themselves."""
+
+import struct
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import duckdb
+from pyiceberg.conversions import from_bytes
+from pyiceberg.manifest import DataFileContent
+from pyiceberg.schema import Schema
+from pyiceberg.types import (
+    BinaryType,
+    BooleanType,
+    DateType,
+    DecimalType,
+    DoubleType,
+    FloatType,
+    IcebergType,
+    PrimitiveType,
+    StringType,
+    TimestampType,
+    TimestamptzType,
+    TimeType,
+    UUIDType,
+)
+
+from services.runner.domain import FailureKind
+from services.runner.engine.parquet import FILE, rows_of
+from services.runner.engine.partitions import Partitioning, column
+from services.runner.engine.schema import duckdb_type
+from services.runner.problems import WorkFailed
+from shared.lakehouse.commit import Commit
+from shared.lakehouse.manifests import PresentFile
+
+_MOST_PARTITIONS: Final = 10_000
+"""Values of a partition field beyond which keys are not told apart by it."""
+
+
+@dataclass(frozen=True)
+class Touched:
+    """A file that holds rows of the keys, and how many."""
+
+    file: PresentFile
+    rows: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all its rows are of the keys."""
+        return self.rows == self.file.rows
+
+
+def same(ids: Collection[int], one: str, other: str) -> str:
+    """The condition that two rows have the same values in these columns; null is a value like any other."""
+    return " and ".join(f"{one}.{column(number)} is not distinct from {other}.{column(number)}" for number in ids)
+
+
+def live_files(commit: Commit) -> list[PresentFile]:
+    """The data files of the table, none of which has rows that are deleted elsewhere."""
+    files = commit.files()
+    if any(file.entry.data_file.content is not DataFileContent.DATA for file in files):
+        raise WorkFailed(
+            FailureKind.SCHEMA,
+            "another engine has deleted rows of this table by delete files, which the runner does not write over:"
+            " rewrite the table's data files there first, or run the pipeline once as full_refresh",
+        )
+    return files
+
+
+def touched_files(
+    connection: duckdb.DuckDBPyConnection, commit: Commit, keys: str, ids: Sequence[int]
+) -> list[Touched]:
+    """The files of the table that hold rows of the keys: those that a relation `keys` has in the columns `ids`."""
+    files = candidates(connection, commit, live_files(commit), keys, ids)
+    if not files:
+        return []
+    table = rows_of([file.location for file in files], commit.schema, ids)
+    counts = dict(
+        connection.execute(
+            f"select {FILE}, count(*) from {table} t semi join {keys} k on {same(ids, 't', 'k')} group by all"
+        ).fetchall()
+    )
+    return [Touched(file, counts[file.location]) for file in files if file.location in counts]
+
+
+def candidates(
+    connection: duckdb.DuckDBPyConnection, commit: Commit, files: Sequence[PresentFile], keys: str, ids: Sequence[int]
+) -> list[PresentFile]:
+    """Those of the files that may hold rows of the keys, as far as manifests tell it."""
+    kept = _by_partition(connection, commit, files, keys, ids)
+    for number in ids:
+        if len(kept) > 1:
+            kept = _by_bounds(connection, kept, commit.schema, keys, number)
+    return kept
+
+
+# By partition
+
+
+def _by_partition(
+    connection: duckdb.DuckDBPyConnection, commit: Commit, files: Sequence[PresentFile], keys: str, ids: Collection[int]
+) -> list[PresentFile]:
+    kept = list(files)
+    specs = commit.base.specs() if commit.base is not None else {}
+    for spec_id in {file.spec_id for file in files}:
+        partitioning = Partitioning(specs[spec_id], commit.schema)
+        partitioning.prepare(connection)
+        for place, field in enumerate(partitioning.spec.fields):
+            # NaN is not what it is compared with.
+            is_float = isinstance(commit.schema.find_type(field.source_id), FloatType | DoubleType)
+            if field.source_id not in ids or is_float:
+                continue
+            values = connection.execute(
+                f"select distinct {partitioning.expression(field)} from {keys} limit {_MOST_PARTITIONS + 1}"
+            ).fetchall()
+            if len(values) <= _MOST_PARTITIONS:
+                wanted = {partitioning.value(field, text) for (text,) in values}
+                kept = [file for file in kept if file.spec_id != spec_id or file.partition[place] in wanted]
+    return kept
+
+
+# By the bounds of their columns
+
+
+def _by_bounds(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[PresentFile], schema: Schema, keys: str, number: int
+) -> list[PresentFile]:
+    """Those of the files that may hold a value that the keys have in one column."""
+    known = dict(_known_bounds(files, number, schema.find_type(number)))
+    if not known:
+        return list(files)
+    values = ", ".join(f"({place}, {low}, {high}, {has_null})" for place, (low, high, has_null) in known.items())
+    kind, key = duckdb_type(schema.find_type(number)), column(number)
+    # For each file the least key that is not below it: where that is not above it, the file may hold it.
+    found = connection.execute(
+        f"""
+        with files as (
+          select place, low::{kind} as low, high::{kind} as high, has_null
+          from (values {values}) f(place, low, high, has_null)
+        ),
+        keys as (select distinct {key} as key from {keys})
+        select place
+        from files asof join (select key from keys where key is not null) k on files.low <= k.key
+        where k.key <= files.high
+        union
+        select place
+        from files
+        where has_null and exists (select 1 from keys where key is null)
+        """
+    ).fetchall()
+    places = {place for (place,) in found}
+    return [file for place, file in enumerate(files) if place not in known or place in places]
+
+
+def _known_bounds(
+    files: Sequence[PresentFile], number: int, kind: IcebergType
+) -> Iterator[tuple[int, tuple[str, str, bool]]]:
+    """For the files of which it is known: the least and the greatest value, as SQL, and whether there may be nulls."""
+    for place, file in enumerate(files):
+        nulls = (file.entry.data_file.null_value_counts or {}).get(number)
+        low, high = (_literal(kind, bounds.get(number)) for bounds in (file.lower, file.upper))
+        if low is not None and high is not None:
+            yield place, (low, high, nulls != 0)
+        elif nulls == file.rows:
+            yield place, ("null", "null", True)
+
+
+def _literal(kind: IcebergType, encoded: bytes | None) -> str | None:
+    """A bound as SQL; None where there is none, or it cannot be compared by."""
+    if encoded is None or not isinstance(kind, PrimitiveType) or isinstance(kind, FloatType | DoubleType):
+        return None
+    try:
+        return _sql(kind, from_bytes(kind, encoded))
+    except (ValueError, struct.error):
+        # Bounds of a type that the column had once, in another width.
+        return None
+
+
+def _sql(kind: IcebergType, value: Any) -> str:
+    match kind:
+        case BooleanType():
+            return str(value).lower()
+        case StringType():
+            return f"decode(unhex('{value.encode().hex()}'))"
+        case UUIDType():
+            return f"'{value}'::uuid"
+        case BinaryType():
+            return f"unhex('{value.hex()}')"
+        case DecimalType():
+            return f"{value:f}"
+        case DateType():
+            return f"date '1970-01-01' + ({value})"
+        case TimeType():
+            return f"time '00:00:00' + to_microseconds({value})"
+        case TimestampType():
+            return f"make_timestamp({value})"
+        case TimestamptzType():
+            return f"make_timestamptz({value})"
+        case _:
+            return str(value)

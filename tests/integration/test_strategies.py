@@ -1,0 +1,221 @@
+"""Each merge strategy does to a table what `pipelines.md` says, file by file, over the real store and catalog."""
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from infra.stacks.stack import Stack
+from services.runner.config import PartitionField, SchemaChange
+from services.runner.domain import FailureKind
+from services.runner.problems import WorkFailed
+from tests.writing import WrittenTable, written_tables
+
+
+@pytest.fixture(scope="module")
+async def new_table(
+    stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Callable[[], WrittenTable]]:
+    async with written_tables(stack.settings, tmp_path_factory.mktemp("spill")) as new_table:
+        yield new_table
+
+
+@pytest.fixture
+def table(new_table: Callable[[], WrittenTable]) -> WrittenTable:
+    return new_table()
+
+
+def values(*rows: str, names: str = "id, x") -> str:
+    return f"from (values {', '.join(rows)}) v({names})"
+
+
+def test_full_refresh_leaves_the_new_rows_only_also_when_there_are_none(table: WrittenTable) -> None:
+    assert table.write(values("(1, 'a')", "(2, 'b')")).rows == 2
+    assert table.write(values("(3, 'c')")).rows == 1
+    assert table.query("from t") == [(3, "c")]
+
+    emptied = table.write("select 1 as id, 'a' as x where false")
+
+    assert (emptied.rows, emptied.has_changed) == (0, True)
+    assert table.query("from t") == []
+
+
+def test_append_only_adds_rows_and_nothing_where_there_are_none(table: WrittenTable) -> None:
+    table.write(values("(1, 'a')"), "append_only")
+    assert table.write(values("(1, 'a')"), "append_only").rows == 1
+    assert table.query("from t") == [(1, "a"), (1, "a")]
+    before = table.table.metadata_location
+
+    nothing = table.write("select 1 as id, 'a' as x where false", "append_only")
+
+    assert (nothing.rows, nothing.has_changed, nothing.location) == (0, False, before)
+    assert table.table.metadata_location == before
+
+
+def test_incremental_replaces_rows_by_key_and_adds_the_others(table: WrittenTable) -> None:
+    table.write(values("(1, 'a')", "(2, 'b')", "(null, 'n')"), "incremental", unique_key=("id",))
+
+    written = table.write(values("(2, 'B')", "(null, 'N')", "(3, 'c')"), "incremental", unique_key=("ID",))
+
+    assert written.rows == 3
+    assert table.query("from t order by id") == [(1, "a"), (2, "B"), (3, "c"), (None, "N")]
+
+
+def test_incremental_takes_the_last_of_several_rows_of_a_key(table: WrittenTable) -> None:
+    rows = values("(1, 5, 'late')", "(1, 3, 'early')", "(null, null, 'a')", "(null, null, 'b')", names="id, seen, x")
+
+    by_position = table.write(rows, "incremental", unique_key=("id",))
+    assert by_position.rows == 2
+    assert table.query("select id, x from t order by id") == [(1, "early"), (None, "b")]
+
+    table.write(rows, "incremental", unique_key=("id",), watermark_column="seen")
+    assert table.query("select id, x from t order by id") == [(1, "late"), (None, "b")]
+
+    nulls = values("(1, 9, 'known')", "(1, null, 'unknown')", names="id, seen, x")
+    table.write(nulls, "incremental", unique_key=("id",), watermark_column="seen")
+    assert table.query("select x from t where id = 1") == [("known",)]
+
+
+def test_delete_insert_lets_all_new_rows_in(table: WrittenTable) -> None:
+    table.write(values("(1, 'a')", "(2, 'b')", "(2, 'c')"), "delete_insert", unique_key=("id",))
+    assert table.query("from t order by id, x") == [(1, "a"), (2, "b"), (2, "c")]
+
+    written = table.write(values("(2, 'd')", "(2, 'd')"), "delete_insert", unique_key=("id",))
+
+    assert written.rows == 2
+    assert table.query("from t order by id, x") == [(1, "a"), (2, "d"), (2, "d")]
+
+
+def test_snapshot_replaces_the_partitions_that_occur(table: WrittenTable) -> None:
+    table.write(values("('mon', 1)", "('tue', 2)", "(null, 3)", names="day, x"), "snapshot", partition_column="day")
+
+    written = table.write(
+        values("('tue', 4)", "('tue', 5)", "(null, 6)", names="day, x"), "snapshot", partition_column="day"
+    )
+
+    assert written.rows == 3
+    assert table.query("from t order by x") == [("mon", 1), ("tue", 4), ("tue", 5), (None, 6)]
+
+
+def test_scd2_keeps_history(table: WrittenTable) -> None:
+    def run(*rows: str, **config: bool) -> int:
+        return table.write(values(*rows), "scd2", unique_key=("id",), **config).rows
+
+    def history() -> list[tuple[object, ...]]:
+        hour = "(epoch({}) - epoch(timestamptz '2026-01-01 00:00:00+00'))::int // 3600"
+        return table.query(
+            f"select id, x, {hour.format('valid_from')}, {hour.format('valid_to')}, is_current from t order by 1, 3"
+        )
+
+    assert run("(1, 'a')", "(2, 'b')", "(null, 'n')") == 3
+    assert history() == [(1, "a", 0, None, True), (2, "b", 0, None, True), (None, "n", 0, None, True)]
+
+    before = table.table.metadata_location
+    assert run("(1, 'a')", "(2, 'b')", "(null, 'n')") == 0
+    assert table.table.metadata_location == before
+
+    # One row is closed and one opened for each of two keys, and one opened for a third.
+    assert run("(1, 'A')", "(null, null)", "(3, 'c')") == 5
+    assert history() == [
+        (1, "a", 0, 2, False),
+        (1, "A", 2, None, True),
+        (2, "b", 0, None, True),
+        (3, "c", 2, None, True),
+        (None, "n", 0, 2, False),
+        (None, None, 2, None, True),
+    ]
+
+    assert run("(1, 'A')", "(3, 'c')", close_missing=True) == 2
+    assert [row for row in history() if row[4]] == [(1, "A", 2, None, True), (3, "c", 2, None, True)]
+
+
+def test_only_files_that_hold_touched_rows_are_rewritten(table: WrittenTable) -> None:
+    for start in (0, 100, 200):
+        sql = f"select x::bigint as id, 'a' as x, [x] as l from range({start}, {start + 100}) r(x)"
+        table.write(sql, "append_only")
+    before = table.files()
+
+    table.write("select 150 as id, 'b' as x", "incremental", unique_key=("id",))
+
+    after = table.files()
+    assert len(before - after) == 1
+    assert len(after - before) == 1
+    assert table.query("select count(*), count(distinct id), count(*) filter (x = 'b') from t") == [(300, 300, 1)]
+
+
+def test_a_query_sees_its_table_as_it_was(table: WrittenTable) -> None:
+    table.write(values("(1, 10)", "(2, 20)"), "incremental", unique_key=("id",))
+
+    table.write("select id + 1 as id, x + 1 as x from $this", "incremental", unique_key=("id",))
+
+    assert table.query("from t order by id") == [(1, 10), (2, 11), (3, 21)]
+
+
+@pytest.mark.parametrize("strategy", ["incremental", "delete_insert", "scd2", "snapshot"])
+def test_any_name_is_a_columns_name(table: WrittenTable, strategy: str) -> None:
+    names = ['"select"', '"two words"', '"it\'s ""quoted"""', '"file"', '"file_row_number"', '"partition0"', '"rowid"']
+    columns = ", ".join(f"x::int as {name}" for name in names)
+    key = ("select", 'it\'s "quoted"', "file", "file_row_number", "rowid")
+    config = {"unique_key": key, "partition_column": 'it\'s "quoted"', "partition_by": (PartitionField("two words"),)}
+
+    for start in (0, 1):
+        table.write(f"select {columns} from range({start}, {start + 2}) r(x)", strategy, **config)
+
+    assert table.query(f"select {', '.join(names)} from t order by 1") == [(x,) * len(names) for x in range(3)]
+
+
+def test_columns_are_added_widened_and_missed(table: WrittenTable) -> None:
+    table.write("select 1::int as id, 1::float as f, 'a' as gone", "incremental", unique_key=("id",))
+
+    table.write("select 2::bigint as ID, 2::double as f, {'x': 1} as s", "incremental", unique_key=("id",))
+    table.write("select 1 as id, {'x': 3::bigint, 'y': 'z'} as s", "incremental", unique_key=("id",))
+
+    rows = table.query("select id, f, gone, s from t order by id")
+    assert rows == [(1, None, None, {"x": 3, "y": "z"}), (2, 2.0, None, {"x": 1, "y": None})]
+
+
+def test_a_change_that_iceberg_does_not_allow_names_both_types(table: WrittenTable) -> None:
+    table.write("select 'a' as id, [{'x': 1}] as l")
+
+    with pytest.raises(WorkFailed, match=r"'id' is string in the table and int \(INTEGER\) in the query") as failed:
+        table.write("select 1 as id", "append_only")
+    assert failed.value.kind is FailureKind.SCHEMA
+    with pytest.raises(WorkFailed, match="'l' is list<struct<x: int>> in the table and list<struct<x: string>>"):
+        table.write("select 'a' as id, [{'x': 'a'}] as l")
+
+
+def test_fail_lets_no_column_change(table: WrittenTable) -> None:
+    table.write("select 1 as id, 'a' as x")
+
+    for sql, said in (
+        ("select 1 as id, 'a' as x, 2 as y", r"'y' \(int\) is not in the table"),
+        ("select 1::bigint as id, 'a' as x", "'id' is int in the table and long in the query"),
+        ("select 1 as id", r"'x' \(string\) is not in the query"),
+    ):
+        with pytest.raises(WorkFailed, match=said):
+            table.write(sql, on_schema_change=SchemaChange.FAIL)
+    assert table.write("select 2::tinyint as ID, 'b' as x", on_schema_change=SchemaChange.FAIL).rows == 1
+    assert table.query("from t") == [(2, "b")]
+
+
+def test_replace_makes_the_columns_those_of_the_query(table: WrittenTable) -> None:
+    table.write("select 1 as id, 'a' as x, 1::bigint as n")
+
+    table.write("select date '2026-01-01' as x, 2 as id", on_schema_change=SchemaChange.REPLACE)
+
+    assert [(f.name, str(f.field_type)) for f in table.table.schema().fields] == [("x", "date"), ("id", "int")]
+    assert table.query("select x::varchar, id from t") == [("2026-01-01", 2)]
+
+
+def test_a_key_that_the_query_does_not_give_is_named(table: WrittenTable) -> None:
+    for key, config in {
+        "unique_key": {"strategy": "incremental", "unique_key": ("idd",)},
+        "partition_column": {"strategy": "snapshot", "partition_column": "idd"},
+        "partition_by": {"partition_by": (PartitionField("idd"),)},
+        "watermark_column": {"strategy": "incremental", "unique_key": ("id",), "watermark_column": "idd"},
+    }.items():
+        with pytest.raises(WorkFailed, match=f"{key}: .*no column 'idd', did you mean 'id'"):
+            table.write("select 1 as id", **config)
+    with pytest.raises(WorkFailed, match="partition_by: column 'id' is string, which cannot be partitioned by day"):
+        table.write("select 'a' as id", partition_by=(PartitionField("id", "day"),))
+    with pytest.raises(WorkFailed, match="scd2 keeps a column 'is_current' of its own, and the query gives one too"):
+        table.write("select 1 as id, true as IS_current", "scd2", unique_key=("id",))
