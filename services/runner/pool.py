@@ -246,13 +246,11 @@ async def _as_it_is(process: Process) -> Process:
 
 
 def _what_a_run_needs(settings: Settings) -> Settings:
-    """The settings with the runner's own credentials only, and none for the bus."""
+    """Where everything is, and no password of anything.
+
+    Where no keys are made for runs, there is the runner's own of the object store.
+    """
+    own = {} if settings.s3_run_role is not None else {"runner": settings.s3_key("runner")}
     return settings.model_copy(
-        update={
-            "nats_passwords": {},
-            "postgres_passwords": {role: key for role, key in settings.postgres_passwords.items() if role == "runner"},
-            "s3_keys": {role: key for role, key in settings.s3_keys.items() if role == "runner"},
-            # Not the one that moves main: only the runner itself merges.
-            "nessie_tokens": {role: key for role, key in settings.nessie_tokens.items() if role == "runner"},
-        }
+        update={"nats_passwords": {}, "postgres_passwords": {}, "s3_keys": own, "nessie_tokens": {}}
     )

@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import duckdb
+from anyio.from_thread import start_blocking_portal
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
+from services.runner.asked_tables import AskedTables
 from services.runner.domain import FailureKind
-from services.runner.engine.session import open_connection, open_connection_for_code
+from services.runner.engines import Engines
 from services.runner.frames import (
     Failed,
     Looked,
@@ -33,7 +34,7 @@ from services.runner.validate import validate
 from services.runner.work import Work
 from services.runner.workplace import Parent, Workplace
 from shared.errors import Declined, Unavailable
-from shared.lakehouse.catalogs import catalogs
+from shared.lakehouse.branch_catalog import BranchCatalog
 from shared.lakehouse.port import BranchClosed
 from shared.settings import Settings
 
@@ -70,25 +71,16 @@ def main() -> None:
 @contextmanager
 def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
     settings = _settings(set_up.settings)
-    threads, spill = set_up.threads, set_up.spill_directory
-    connection = open_connection(settings, threads=threads, spill_directory=spill)
-    parent.interrupt = connection.interrupt
+    engines = Engines(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
+    parent.interrupt = engines.connection.interrupt
+    parent.use_key = engines.use
+    asked = AskedTables(parent)
+    with start_blocking_portal("asyncio") as portal:
 
-    def connection_for_code(memory_limit_bytes: int) -> duckdb.DuckDBPyConnection:
-        return open_connection_for_code(
-            settings, threads=threads, spill_directory=f"{spill}/code", memory_limit_bytes=memory_limit_bytes
-        )
+        def catalog_of(branch: str) -> BranchCatalog:
+            return BranchCatalog(branch, asked, portal, engines.files, engines.bucket)
 
-    with catalogs(settings, "runner") as catalog_of:
-        yield Workplace(
-            parent,
-            connection,
-            connection_for_code,
-            catalog_of,
-            settings.s3_bucket,
-            threads,
-            set_up.memory_limit_bytes,
-        )
+        yield Workplace(parent, engines, catalog_of, set_up.threads, set_up.memory_limit_bytes)
 
 
 def _settings(variables: dict[str, str]) -> Settings:

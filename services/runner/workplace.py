@@ -11,7 +11,8 @@ import duckdb
 
 from contracts.messages import Message, utc_now
 from contracts.runs import LogLine
-from services.runner.frames import Interrupt, Logged, ToProcess, frame, read_in_process
+from services.runner.engines import Engines
+from services.runner.frames import Interrupt, Logged, ToProcess, UseKey, frame, read_in_process
 from shared.lakehouse.branch_catalog import BranchCatalog
 
 A = TypeVar("A", bound=Message)
@@ -27,6 +28,8 @@ class Parent:
         self._received: SimpleQueue[ToProcess] = SimpleQueue()
         self.interrupt: Callable[[], object] = lambda: None
         """Stops what goes on; called by the thread that listens, whatever the others do."""
+        self.use_key: Callable[[UseKey], object] = lambda key: None
+        """Goes on with another key of the object store; called likewise."""
         Thread(target=self._receive_for_ever, args=(receive,), daemon=True, name="parent").start()
 
     def say(self, message: Message) -> None:
@@ -58,10 +61,13 @@ class Parent:
             except EOFError:
                 # Whoever reads what we do is gone: nothing of it may go on, no query and no commit.
                 os._exit(0)
-            if isinstance(heard, Interrupt):
-                self.interrupt()
-            else:
-                self._received.put(heard)
+            match heard:
+                case Interrupt():
+                    self.interrupt()
+                case UseKey():
+                    self.use_key(heard)
+                case _:
+                    self._received.put(heard)
 
 
 @dataclass(frozen=True)
@@ -69,10 +75,17 @@ class Workplace:
     """What a process keeps warm from attempt to attempt."""
 
     parent: Parent
-    connection: duckdb.DuckDBPyConnection
-    connection_for_code: Callable[[int], duckdb.DuckDBPyConnection]
-    """Opens a database for an author's Python that may hold so many bytes in memory."""
+    engines: Engines
     catalog_of: Callable[[str], BranchCatalog]
-    bucket: str
     threads: int
     memory_limit_bytes: int
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB for queries."""
+        return self.engines.connection
+
+    @property
+    def bucket(self) -> str:
+        """The platform's bucket."""
+        return self.engines.bucket

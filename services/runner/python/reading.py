@@ -48,7 +48,7 @@ def rows_of_code(workplace: Workplace, reading: Reading, compiled: Compiled, sou
     reading.locate({reading.pipeline})
     asked = _Asked(reading)
     limit = compiled.config.memory_limit or workplace.memory_limit_bytes
-    connection = workplace.connection_for_code(limit)
+    connection = workplace.engines.open_for_code(limit)
     try:
         with rows_of(
             source,
