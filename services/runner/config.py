@@ -119,11 +119,12 @@ class _Read:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_config(files: Mapping[str, str], pipeline_file: str, sign: str = SQL_SIGN) -> tuple[Config, list[Problem]]:
+def read_config(files: Mapping[str, str], pipeline_file: str) -> tuple[Config, list[Problem]]:
     """The settings of a pipeline from its files, and everything that is wrong with them.
 
-    `sign` is what the comments of the pipeline's file begin with: annotations stand in its header.
+    Annotations stand in the comments that the file of the pipeline begins with.
     """
+    sign = PYTHON_SIGN if pipeline_file.endswith(".py") else SQL_SIGN
     text = files.get(CONFIG_FILE, "")
     try:
         from_file = _read(CONFIG_FILE, list(_yaml_settings(text)), _CONFIG)
