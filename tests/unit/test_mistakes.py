@@ -248,6 +248,7 @@ def test_a_mistake_is_told_when_the_pipeline_is_published(
 # Found by a run, when DuckDB meets the tables and files
 
 RUN = (
+    Mistake('pipeline.sql:1:8: there is no column "id", as the query has no FROM', sql="select id"),
     Mistake(
         'pipeline.sql:1:8: there is no column "amonut", did you mean "amount"?',
         sql="select amonut from {{ ref('bronze.source') }}",
