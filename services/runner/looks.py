@@ -44,7 +44,6 @@ _MOST_FILES: Final = 200
 """Of a zone without samples, the newest ones."""
 _FOLLOWING: Final = {"compile": "plan", "plan": "query", "query": "count", "count": "count"}
 """The phases of a preview."""
-_NEVER: Final = asyncio.Event()
 
 
 class Looks:
@@ -53,6 +52,7 @@ class Looks:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._free = asyncio.Semaphore(resources.settings.runner_workers)
+        self._never_cancelled = asyncio.Event()
 
     async def preview(self, query: PreviewPipeline) -> Sent:
         """Run a draft, or code sent along, and send what it gives."""
@@ -88,7 +88,7 @@ class Looks:
         try:
             async with self._resources.pool.process() as process:
                 conversing = look.converse(process, order)
-                said = await watched(process, conversing, look.allowance, _NEVER, look.note)
+                said = await watched(process, conversing, look.allowance, self._never_cancelled, look.note)
                 if isinstance(said, Failed) and said.kind in (FailureKind.INTERNAL, FailureKind.MEMORY):
                     raise look.broken(said)
         except Broken as broken:

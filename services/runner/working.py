@@ -130,11 +130,7 @@ class Working:
                 case AskFiles() as question:
                     await process.send(await self._claim_files(question))
                 case AskLocations(tables=tables):
-                    if not branching.done():
-                        self._allowance.phase = "branch"
-                        await branching
-                        self._allowance.phase = "compile"
-                    await branching
+                    await self._branched(branching)
                     await process.send(await self._locate(tables))
                 case AskSimilar() as question:
                     await process.send(await similar(self.resources, question, self._branch))
@@ -149,6 +145,14 @@ class Working:
                     return said
                 case other:
                     raise Broken(FailureKind.INTERNAL, f"the process said {other.type!r}, which nobody waits for")
+
+    async def _branched(self, branching: asyncio.Task[None]) -> None:
+        """Wait for the branch, which is what time is spent on then."""
+        if not branching.done():
+            at_work_on, self._allowance.phase = self._allowance.phase, "branch"
+            await branching
+            self._allowance.phase = at_work_on
+        await branching
 
     async def _order(self) -> WorkOrder:
         attempt = self.attempt

@@ -28,9 +28,10 @@ def write(
         if problems := unknown_columns(config, [column.name for column in columns]):
             raise AuthorError(*problems)
         table = target.load(config.merge_strategy)
-        return strategy.write(Writing(connection, bound, columns, target, table, config, started_at))
+        written: Written = strategy.write(Writing(connection, bound, columns, target, table, config, started_at))
     except SchemaError as error:
         raise WorkFailed(FailureKind.SCHEMA, str(error)) from error
+    return written
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, bound: Bound) -> list[Column]:
