@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 from uuid import UUID
 
@@ -18,10 +19,10 @@ from services.runner.compile import (
 )
 from services.runner.config import Config, plugin_of, read_config
 from services.runner.engine.binding import Bound, ZoneContent, bind
+from services.runner.engine.present import has_snapshot, watermark
 from services.runner.engine.quality import QualityTest
 from services.runner.engine.session import limit_memory
 from services.runner.engine.statement import Statement
-from services.runner.engine.watermark import watermark
 from services.runner.frames import AskFiles, AskLocations, AskSimilar, Configured, Locations, Similar, ZoneFiles
 from services.runner.problems import AuthorError
 from services.runner.template import Facts, Sql, ZoneCall
@@ -75,15 +76,17 @@ class Reading:
             run_started_at=started_at,
             pipeline=self.pipeline,
             strategy=config.merge_strategy,
-            is_incremental=lambda: plugin_of(config.merge_strategy).is_incremental and self._is_there(),
+            is_incremental=lambda: plugin_of(config.merge_strategy).is_incremental and self._has_snapshot,
             watermark_column=config.watermark_column,
             watermark=lambda: self._watermark(config),
             parameters=parameters,
         )
 
-    def _is_there(self) -> bool:
-        """Whether the pipeline has a table already."""
-        return self.location_of(self.pipeline) is not None
+    @cached_property
+    def _has_snapshot(self) -> bool:
+        """Whether the pipeline's table was written before."""
+        location = self.location_of(self.pipeline)
+        return location is not None and has_snapshot(self._workplace.connection, location)
 
     def _watermark(self, config: Config) -> Sql | None:
         """The greatest value of the watermark column in the pipeline's table."""
