@@ -62,6 +62,7 @@ class FileProblem(Message):
     """Something wrong with a line of an author's file."""
 
     line: int | None = None
+    column: int | None = None
     message: str
 
 
@@ -85,6 +86,17 @@ class CheckedTest(Message):
     remediation: str = ""
 
 
+class FoundReference(Message):
+    """A table or a landing zone where a file of a pipeline first names it."""
+
+    type: Literal["table", "landing_zone"]
+    name: str
+    """`namespace.layer.name` of a table, `namespace/name` of a zone."""
+    path: str
+    line: int | None = None
+    column: int | None = None
+
+
 class Validation(Message):
     """What the files of a pipeline say, and what is wrong with them."""
 
@@ -92,6 +104,8 @@ class Validation(Message):
     files: list[CheckedFile]
     reads_tables: list[PipelineName] = []
     reads_zones: list[ZoneReference] = []
+    references: list[FoundReference] = []
+    """Of all files; `reads_tables` and `reads_zones` are those of the pipeline itself."""
     archives_files: bool = False
     description: str | None = None
     tests: list[CheckedTest] = []

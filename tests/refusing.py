@@ -38,9 +38,14 @@ async def behind_a_door(settings: Settings) -> AsyncIterator[tuple[Settings, Doo
                 door.refused.append((request.method, request.raw_path))
                 return web.Response(status=door.status, body=_BODY % (door.code, b"not now"))
             url = URL(f"{upstream.scheme}://{upstream.netloc}{request.raw_path}", encoded=True)
+            headers = request.headers.copy()
+            # A body that comes in pieces is whole by the time it is passed on.
+            headers.popall("Transfer-Encoding", None)
+            if headers.popall("Expect", None) and request.transport is not None:
+                request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = await request.read()
             async with session.request(
-                request.method, url, headers=request.headers, data=body, skip_auto_headers=("User-Agent", "Accept")
+                request.method, url, headers=headers, data=body, skip_auto_headers=("User-Agent", "Accept")
             ) as answer:
                 return await _passed_on(request, answer)
 

@@ -21,9 +21,11 @@ from contracts.landing import (
     LandingFiles,
     ListFiles,
     ListSamples,
+    ListZones,
     Sample,
     Samples,
     Zone,
+    Zones,
 )
 from contracts.messages import Query, utc_now
 from contracts.names import Qualified
@@ -58,6 +60,7 @@ from shared.settings import Settings
 from tests.buses import playing
 from tests.outside import nats_client
 from tests.waiting import eventually
+from tests.zones import zone
 
 LIMITS = domain.Limits(outage=timedelta(hours=1), silence=timedelta(minutes=2), unclaimed=timedelta(hours=2))
 
@@ -320,20 +323,7 @@ class Surroundings:
     async def find_zone(self, query: FindZone) -> Zone:
         if query.name not in self.zones:
             raise NotFound(f"no landing zone {query.namespace}/{query.name}")
-        return Zone(
-            id=uuid4(),
-            namespace=query.namespace,
-            name=query.name,
-            description="",
-            owner=None,
-            expected_schema=self.schemas.get(query.name, ""),
-            processed_max_age_days=None,
-            auto_purge=False,
-            file_count=0,
-            total_bytes=0,
-            created_at=utc_now(),
-            updated_at=utc_now(),
-        )
+        return zone(query.namespace, query.name, expected_schema=self.schemas.get(query.name, ""))
 
     async def list_samples(self, query: ListSamples) -> Samples:
         found = self.samples.get(query.zone, [])
@@ -376,6 +366,13 @@ class Surroundings:
             expected_schema=self.schemas.get(query.zone, ""),
         )
 
+    async def list_zones(self, query: ListZones) -> Zones:
+        zones = [
+            zone("default", name, expected_schema=self.schemas.get(name, ""), file_count=len(files))
+            for name, files in self.zones.items()
+        ]
+        return Zones(zones=zones, total=len(zones))
+
     async def check_files(self, query: CheckFiles) -> FilesChecked:
         checks = self.runs[query.run_id].checks
         state = checks.pop(0) if checks else "unchanged"
@@ -405,6 +402,7 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         catalog.hear(RunProgressed, around.note_progress)
         ingest.answer(ClaimFiles, around.claim_files)
         ingest.answer(CheckFiles, around.check_files)
+        ingest.answer(ListZones, around.list_zones)
         catalog.answer(PinDraft, around.pin_draft)
         ingest.answer(FindZone, around.find_zone)
         ingest.answer(ListSamples, around.list_samples)

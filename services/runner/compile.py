@@ -6,7 +6,15 @@ from typing import Final
 
 import duckdb
 
-from services.runner.config import CONFIG_FILE, Config, QualityHeader, Strategy, read_config, read_test_header
+from services.runner.config import (
+    CONFIG_FILE,
+    PYTHON_SIGN,
+    SQL_SIGN,
+    Config,
+    QualityHeader,
+    read_config,
+    read_test_header,
+)
 from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError, Problem
 from services.runner.python.source import PYTHON_FILE, Source, parse_source
@@ -44,17 +52,17 @@ class Compiled:
 
 
 def compile_pipeline(
-    connection: duckdb.DuckDBPyConnection, files: Mapping[str, str], facts_of: Callable[[Strategy], Facts]
+    connection: duckdb.DuckDBPyConnection, files: Mapping[str, str], facts_of: Callable[[Config], Facts]
 ) -> Compiled:
     """Compile a pipeline's files; `AuthorError` says what is wrong with its settings or its query.
 
-    Nothing of it is run. `facts_of` gives the facts for templates once the strategy is known.
+    Nothing of it is run. `facts_of` gives the facts for templates once the settings are known.
     """
     main = main_file(files)
-    config, problems = read_config(files, main)
+    config, problems = read_config(files, main, sign_of(main))
     if problems:
         raise AuthorError(*problems)
-    facts = facts_of(config.merge_strategy)
+    facts = facts_of(config)
     code = compile_code(connection, main, files[main], facts)
     tests = tuple(compile_test(connection, path, files[path], facts) for path in test_files(files))
     return Compiled(config, facts, code, tests)
@@ -73,6 +81,11 @@ def main_file(files: Mapping[str, str]) -> str:
             raise AuthorError(Problem(PYTHON_FILE, message))
 
 
+def sign_of(path: str) -> str:
+    """What comments begin with in a file that holds a pipeline's code."""
+    return PYTHON_SIGN if path == PYTHON_FILE else SQL_SIGN
+
+
 def compile_code(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> Statement | Source:
     """Compile the pipeline's own file; `AuthorError` says what is wrong with it."""
     if path == PYTHON_FILE:
@@ -82,19 +95,23 @@ def compile_code(connection: duckdb.DuckDBPyConnection, path: str, text: str, fa
 
 def compile_test(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> CompiledTest:
     """Compile a quality test."""
-    name = path.removeprefix(TESTS_FOLDER).removesuffix(".sql")
     header, problems = read_test_header(path, text)
     statement = None
     try:
         statement = parse(connection, render(path, text, facts))
     except AuthorError as error:
         problems += error.problems
-    return CompiledTest(name, path, header, None if problems else statement, tuple(problems))
+    return CompiledTest(test_name(path), path, header, None if problems else statement, tuple(problems))
 
 
 def test_files(files: Mapping[str, str]) -> list[str]:
     """The paths of the quality tests among a pipeline's files, in order."""
     return sorted(path for path in files if path.startswith(TESTS_FOLDER) and path.endswith(".sql"))
+
+
+def test_name(path: str) -> str:
+    """The name of a quality test by its path."""
+    return path.removeprefix(TESTS_FOLDER).removesuffix(".sql")
 
 
 def is_known(path: str) -> bool:

@@ -1,30 +1,34 @@
 """What an author sets for a pipeline: `config.yaml`, and annotations in the header of its query that win over it."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
 
 import yaml
 
 from contracts.reports import Severity
+from services.runner.plugins import BrokenPlugin, MergeStrategy, strategies
 from services.runner.problems import AuthorError, Problem
+from shared.similar import expected
 
 CONFIG_FILE: Final = "config.yaml"
+
+SQL_SIGN: Final = "--"
+PYTHON_SIGN: Final = "#"
+"""What comments begin with, and so annotations, in a pipeline of either type."""
 
 SMALLEST_MEMORY_LIMIT: Final = 64_000_000
 
 _Reader: TypeAlias = Callable[[str, Any], Any]
 """From a key and a value as written to the value; `ValueError` says what was expected."""
 
-_ANNOTATION = re.compile(r"\s*(?:--|#)\s*@([A-Za-z_]\w*)\s*:\s*(.*?)\s*$")
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
 class Strategy(StrEnum):
-    """How new rows meet the table (`pipelines.md`, Merge strategies)."""
+    """The merge strategies that are built in (`pipelines.md`, Merge strategies)."""
 
     FULL_REFRESH = "full_refresh"
     APPEND_ONLY = "append_only"
@@ -32,11 +36,6 @@ class Strategy(StrEnum):
     DELETE_INSERT = "delete_insert"
     SCD2 = "scd2"
     SNAPSHOT = "snapshot"
-
-    @property
-    def is_incremental(self) -> bool:
-        """Whether rows that the table has already stay in it."""
-        return self is not Strategy.FULL_REFRESH
 
 
 class Materialized(StrEnum):
@@ -69,7 +68,8 @@ class Config:
 
     description: str | None = None
     materialized: Materialized = Materialized.TABLE
-    merge_strategy: Strategy = Strategy.FULL_REFRESH
+    merge_strategy: str = Strategy.FULL_REFRESH
+    """One of `Strategy`, or the name of a plugin."""
     unique_key: tuple[str, ...] = ()
     partition_by: tuple[PartitionField, ...] = ()
     partition_column: str | None = None
@@ -85,6 +85,12 @@ class Config:
     memory_limit: int | None = None
     """Bytes; the share of the machine that the runner gives each worker if not set."""
     tags: tuple[str, ...] = ()
+    places: Mapping[str, Problem] = field(default_factory=dict, compare=False, repr=False)
+    """Key → where the author set it."""
+
+    def problem(self, key: str, message: str) -> Problem:
+        """A problem with what a key says, where it says so."""
+        return replace(self.places.get(key, Problem(CONFIG_FILE, "")), message=message)
 
 
 @dataclass(frozen=True)
@@ -113,68 +119,116 @@ class _Read:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_config(files: Mapping[str, str], pipeline_file: str) -> tuple[Config, list[Problem]]:
-    """The settings of a pipeline from its files, and everything that is wrong with them."""
+def read_config(files: Mapping[str, str], pipeline_file: str, sign: str = SQL_SIGN) -> tuple[Config, list[Problem]]:
+    """The settings of a pipeline from its files, and everything that is wrong with them.
+
+    `sign` is what the comments of the pipeline's file begin with: annotations stand in its header.
+    """
     text = files.get(CONFIG_FILE, "")
     try:
         from_file = _read(CONFIG_FILE, list(_yaml_settings(text)), _CONFIG)
     except AuthorError as error:
         from_file = _Read(problems=list(error.problems))
-    annotations = _read(pipeline_file, list(header_annotations(files.get(pipeline_file, ""))), _CONFIG)
-    config = replace(Config(), **(from_file.values | annotations.values))
-    problems = from_file.problems + annotations.problems
-    if not problems:
-        places = {key: Problem(CONFIG_FILE, "", line) for key, line in from_file.lines.items()}
-        places |= {key: Problem(pipeline_file, "", line) for key, line in annotations.lines.items()}
-        problems = [
-            replace(places.get(key, Problem(pipeline_file, "")), message=message) for key, message in _unfit(config)
-        ]
-    return config, problems
+    pipeline = files.get(pipeline_file, "")
+    annotations = _read(pipeline_file, list(header_annotations(pipeline, sign)), _CONFIG)
+    places = {key: Problem(CONFIG_FILE, "", line) for key, line in from_file.lines.items()}
+    places |= {key: Problem(pipeline_file, "", line) for key, line in annotations.lines.items()}
+    config = replace(Config(), **(from_file.values | annotations.values), places=places)
+    problems = from_file.problems + annotations.problems + _unfinished(pipeline_file, pipeline, sign, _CONFIG)
+    return config, problems or [config.problem(key, message) for key, message in _unfit(config)]
 
 
 def _unfit(config: Config) -> Iterator[tuple[str, str]]:
     """Settings that do not go together: the key that is at fault, and what is wrong with it."""
     strategy = config.merge_strategy
-    needed = _NEEDS.get(strategy)
-    if needed is not None and not getattr(config, needed):
-        yield "merge_strategy", f"merge_strategy {strategy} needs {needed}, which is not set"
-    if config.on_schema_change is SchemaChange.REPLACE and strategy is not Strategy.FULL_REFRESH:
+    for needed in plugin_of(strategy).needs:
+        if not getattr(config, needed):
+            yield "merge_strategy", f"merge_strategy {strategy} needs {needed}, which is not set"
+    if config.on_schema_change is SchemaChange.REPLACE and strategy != Strategy.FULL_REFRESH:
         yield (
             "on_schema_change",
             f"on_schema_change replace is for merge_strategy full_refresh only, not for {strategy}",
         )
-    if config.materialized is Materialized.VIEW and strategy is not Strategy.FULL_REFRESH:
+    if config.materialized is Materialized.VIEW and strategy != Strategy.FULL_REFRESH:
         yield "merge_strategy", f"a view has no merge_strategy: it writes no data; remove {strategy}"
     if config.materialized is Materialized.VIEW and config.partition_by:
         yield "partition_by", "a view has no partition_by: it writes no data"
-    if strategy is Strategy.SCD2 and config.scd_valid_from.lower() == config.scd_valid_to.lower():
+    if strategy == Strategy.SCD2 and config.scd_valid_from.lower() == config.scd_valid_to.lower():
         yield "scd_valid_to", f"scd_valid_from and scd_valid_to are both {config.scd_valid_to!r}; they must differ"
 
 
-_NEEDS: Final[Mapping[Strategy, str]] = {
-    Strategy.INCREMENTAL: "unique_key",
-    Strategy.DELETE_INSERT: "unique_key",
-    Strategy.SCD2: "unique_key",
-    Strategy.SNAPSHOT: "partition_column",
-}
-"""The setting that a strategy cannot do without."""
+def plugin_of(strategy: str) -> MergeStrategy:
+    """What a strategy of settings that were read needs and does."""
+    plugin = strategies().get(strategy)
+    assert plugin is not None, "settings with the name of no strategy were refused"
+    return plugin
 
 
 def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]]:
     """What the header of a quality test says, and what is wrong with it."""
     read = _read(path, list(header_annotations(text)), _TEST)
-    return replace(QualityHeader(), **read.values), read.problems
+    return replace(QualityHeader(), **read.values), read.problems + _unfinished(path, text, SQL_SIGN, _TEST)
 
 
-def header_annotations(text: str) -> Iterator[_Setting]:
+def misplaced_annotations(path: str, text: str, sign: str = SQL_SIGN) -> list[Problem]:
+    """Lines that would be annotations, and count for nothing where they stand."""
+    annotation = _annotation(sign)
+    in_header = {setting.line for setting in header_annotations(text, sign)}
+    return [
+        Problem(path, f"@{found[1]} counts for nothing here: annotations stand above the first line of code", number)
+        for number, line in enumerate(text.splitlines(), start=1)
+        if (found := annotation.match(line))
+        and number not in in_header
+        and found[1].lower() in _CONFIG.keys() | _TEST.keys()
+    ]
+
+
+def unknown_columns(config: Config, given: Sequence[str]) -> list[Problem]:
+    """The columns that settings name and that the query does not give, whose columns these are."""
+    known = {column.lower() for column in given}
+    if config.merge_strategy == Strategy.SCD2:
+        known |= {config.scd_valid_from.lower(), config.scd_valid_to.lower(), "is_current"}
+    named = [("unique_key", column) for column in config.unique_key]
+    named += [("partition_by", one.column) for one in config.partition_by]
+    named += [("partition_column", config.partition_column)] if config.partition_column else []
+    named += [("watermark_column", config.watermark_column)] if config.watermark_column else []
+    return [
+        config.problem(key, f"{key} names {column!r}, which the query does not give{expected(column, given)}")
+        for key, column in named
+        if column.lower() not in known
+    ]
+
+
+def header_annotations(text: str, sign: str = SQL_SIGN) -> Iterator[_Setting]:
     """The lines `-- @key: value`, or `# @key: value`, among the comments that a file begins with."""
+    annotation = _annotation(sign)
+    for number, line in _header(text, sign):
+        if found := annotation.match(line):
+            yield _Setting(found[1], found[2], number)
+
+
+def _unfinished(path: str, text: str, sign: str, known: Mapping[str, _Reader]) -> list[Problem]:
+    """Lines of a header that name a setting without a colon, and so set nothing."""
+    named = re.compile(rf"\s*{sign}\s*@(\w+)(?!\s*:)\b")
+    return [
+        Problem(path, f"@{found[1]} sets nothing without a colon: write `{sign} @{found[1]}: value`", number)
+        for number, line in _header(text, sign)
+        if (found := named.match(line)) and found[1].lower() in known
+    ]
+
+
+def _header(text: str, sign: str) -> Iterator[tuple[int, str]]:
+    """The comments that a file begins with, and their lines."""
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
-        if not line.lstrip().startswith(("--", "#")):
+        if not line.lstrip().startswith(sign):
             return
-        if found := _ANNOTATION.match(line):
-            yield _Setting(found[1], found[2], number)
+        yield number, line
+
+
+def _annotation(sign: str) -> re.Pattern[str]:
+    return re.compile(rf"\s*{sign}\s*@([A-Za-z_]\w*)\s*:\s*(.*?)\s*$")
 
 
 def _yaml_settings(text: str) -> Iterator[_Setting]:
@@ -216,14 +270,8 @@ def _read(path: str, settings: list[_Setting], known: Mapping[str, _Reader]) -> 
 def _value(setting: _Setting, known: Mapping[str, _Reader]) -> Any:
     key = setting.key.lower()
     if key not in known:
-        raise ValueError(f"unknown key {setting.key!r}{_suggestion(key, known)}")
+        raise ValueError(f"unknown key {setting.key!r}{expected(key, known)}")
     return None if setting.value is None else known[key](key, setting.value)
-
-
-def _suggestion(word: str, known: Mapping[str, Any] | type[StrEnum]) -> str:
-    names = [str(name) for name in known]
-    close = get_close_matches(word.lower(), names, n=1)
-    return f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(names)}"
 
 
 # The values
@@ -234,9 +282,20 @@ def _choice(choices: type[StrEnum]) -> _Reader:
         try:
             return choices(str(value).lower())
         except ValueError as error:
-            raise ValueError(f"unknown {key} {value!r}{_suggestion(str(value), choices)}") from error
+            raise ValueError(f"unknown {key} {value!r}{expected(str(value), choices)}") from error
 
     return read
+
+
+def _strategy(key: str, value: Any) -> str:
+    name = str(value).lower()
+    try:
+        known = strategies().get(name) is not None
+    except BrokenPlugin as error:
+        raise ValueError(f"{key} {value!r} cannot be used: {error}") from error
+    if not known:
+        raise ValueError(f"unknown {key} {value!r}{expected(name, strategies().names)}")
+    return name
 
 
 def _text(key: str, value: Any) -> str:
@@ -321,7 +380,7 @@ def _partition(key: str, text: str) -> PartitionField:
         raise ValueError(f"{key} is a list of columns and transforms, as `day(ts), bucket(16, id)`, not {text!r}")
     name = found[1].lower()
     if name not in _TRANSFORMS:
-        raise ValueError(f"unknown transform {found[1]!r} in {key}{_suggestion(name, _TRANSFORMS)}")
+        raise ValueError(f"unknown transform {found[1]!r} in {key}{expected(name, _TRANSFORMS)}")
     wants_number = _TRANSFORMS[name]
     if wants_number != (found[2] is not None) or found[2] == "0":
         example = f"{name}(16, column)" if wants_number else f"{name}(column)"
@@ -345,7 +404,7 @@ _TRANSFORMS: Final[Mapping[str, bool]] = {
 _CONFIG: Final[Mapping[str, _Reader]] = {
     "description": _text,
     "materialized": _choice(Materialized),
-    "merge_strategy": _choice(Strategy),
+    "merge_strategy": _strategy,
     "unique_key": _columns,
     "partition_by": _partitions,
     "partition_column": _column,

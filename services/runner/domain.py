@@ -238,7 +238,7 @@ def phase_after(name: str) -> str:
 
 def bytes_as_said(size: int) -> str:
     """A number of bytes as authors write it in `memory_limit`."""
-    for unit, name in ((1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")):
+    for unit, name in ((10**12, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")):
         if size >= unit:
             return f"{size / unit:.3g} {name}"
     return f"{size} bytes"
@@ -299,6 +299,8 @@ class FailureKind(StrEnum):
     SQL = "sql"
     PYTHON = "python"
     SCHEMA = "schema"
+    QUALITY = "quality"
+    """A hook refused what would be merged."""
     CONFLICT = "conflict"
     INTERNAL = "internal"
 
@@ -311,6 +313,7 @@ _FINAL: Final = {
     FailureKind.SQL: (RunStatus.FAILED, ErrorKind.SQL),
     FailureKind.PYTHON: (RunStatus.FAILED, ErrorKind.PYTHON),
     FailureKind.SCHEMA: (RunStatus.FAILED, ErrorKind.SCHEMA),
+    FailureKind.QUALITY: (RunStatus.FAILED, ErrorKind.QUALITY),
     FailureKind.CONFLICT: (RunStatus.FAILED, ErrorKind.CONFLICT),
     FailureKind.INTERNAL: (RunStatus.FAILED, ErrorKind.INTERNAL),
 }

@@ -67,6 +67,13 @@ class Locations(Message):
     """Name of a table → where its metadata is; None where there is no such table."""
 
 
+class Similar(Message):
+    """The answer to `AskSimilar`: what may have been meant, None if nothing is like it."""
+
+    type: Literal["similar"] = "similar"
+    name: str | None
+
+
 class ValidationOrder(Message):
     """Files to check as a run would read them."""
 
@@ -117,7 +124,17 @@ class Interrupt(Message):
 
 
 ToProcess = Annotated[
-    SetUp | WorkOrder | ZoneFiles | Locations | ValidationOrder | PreviewOrder | TestOrder | Interrupt | UseKey | Moved,
+    SetUp
+    | WorkOrder
+    | ZoneFiles
+    | Locations
+    | Similar
+    | ValidationOrder
+    | PreviewOrder
+    | TestOrder
+    | Interrupt
+    | UseKey
+    | Moved,
     Field(discriminator="type"),
 ]
 
@@ -182,6 +199,14 @@ class AskMove(Message):
     type: Literal["ask_move"] = "ask_move"
     expected: str | None
     new: NewMetadata | None
+
+
+class AskSimilar(Message):
+    """Which table of the branch, or which landing zone, has a name like this one, which there is not?"""
+
+    type: Literal["ask_similar"] = "ask_similar"
+    kind: Literal["table", "landing_zone"]
+    name: str
 
 
 class PhaseDone(Message):
@@ -258,6 +283,7 @@ FromProcess = Annotated[
     | AskFiles
     | AskLocations
     | AskMove
+    | AskSimilar
     | PhaseDone
     | Comparing
     | Worked

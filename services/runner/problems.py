@@ -21,7 +21,7 @@ class Problem:
 
     def in_file(self) -> FileProblem:
         """The problem as an answer about that file tells it."""
-        return FileProblem(line=self.line, message=self.message)
+        return FileProblem(line=self.line, column=self.column, message=self.message)
 
 
 class AuthorError(Exception):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from anyio.from_thread import start_blocking_portal
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
+from services.runner import plugins
 from services.runner.asked_tables import AskedTables
 from services.runner.domain import FailureKind
 from services.runner.engines import Engines
@@ -28,12 +29,13 @@ from services.runner.frames import (
     Worked,
     WorkOrder,
 )
+from services.runner.plugins import BrokenPlugin
 from services.runner.preview import PreviewWork, judge_main
 from services.runner.problems import AuthorError, WorkFailed
 from services.runner.validate import validate
 from services.runner.work import Work
 from services.runner.workplace import Parent, Workplace
-from shared.errors import Declined, Unavailable
+from shared.errors import Conflict, Declined, Unavailable
 from shared.lakehouse.branch_catalog import BranchCatalog
 from shared.lakehouse.port import BranchClosed
 from shared.settings import Settings
@@ -72,6 +74,7 @@ def main() -> None:
 def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
     settings = _settings(set_up.settings)
     engines = Engines(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
+    plugins.load()
     parent.interrupt = engines.connection.interrupt
     parent.use_key = engines.use
     asked = AskedTables(parent)
@@ -133,8 +136,12 @@ def _failure(error: Exception) -> tuple[FailureKind, str]:
             return FailureKind.COMPILE, str(error)
         case WorkFailed():
             return error.kind, error.message
+        case BrokenPlugin():
+            return FailureKind.INTERNAL, str(error)
         case BranchClosed():
             return FailureKind.CLOSED, error.message
+        case Conflict():
+            return FailureKind.SCHEMA, error.message
         case CommitFailedException() | ValidationException():
             return FailureKind.TRANSIENT, str(error)
         case Declined():

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from contracts.landing import ZoneForm
@@ -14,16 +14,19 @@ from services.runner.compile import (
     CompiledTest,
     compile_pipeline,
     compile_test,
+    sign_of,
     test_files,
 )
-from services.runner.config import Strategy, read_config
+from services.runner.config import Config, plugin_of, read_config
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.quality import QualityTest
 from services.runner.engine.session import limit_memory
 from services.runner.engine.statement import Statement
-from services.runner.frames import AskFiles, AskLocations, Configured, Locations, ZoneFiles
+from services.runner.engine.watermark import watermark
+from services.runner.frames import AskFiles, AskLocations, AskSimilar, Configured, Locations, Similar, ZoneFiles
 from services.runner.problems import AuthorError
-from services.runner.template import Facts, ZoneCall
+from services.runner.python.source import PYTHON_FILE
+from services.runner.template import Facts, Sql, ZoneCall
 from services.runner.workplace import Workplace
 
 
@@ -44,8 +47,8 @@ class Reading:
     ) -> Compiled:
         """Compile the files, and tell the runner what their author allows the run."""
 
-        def facts(strategy: Strategy) -> Facts:
-            return self._facts(strategy, run_id, started_at, parameters)
+        def facts(config: Config) -> Facts:
+            return self._facts(config, run_id, started_at, parameters)
 
         compiled = compile_pipeline(self._workplace.connection, files, facts)
         config = compiled.config
@@ -63,27 +66,44 @@ class Reading:
 
     def compile_tests(self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime) -> list[CompiledTest]:
         """Compile the tests among the files, whatever the pipeline itself is like."""
-        main = PIPELINE_FILE if PIPELINE_FILE in files else "pipeline.py"
-        config, _ = read_config(files, main)
-        facts = self._facts(config.merge_strategy, run_id, started_at, {})
+        main = PIPELINE_FILE if PIPELINE_FILE in files else PYTHON_FILE
+        config, _ = read_config(files, main, sign_of(main))
+        facts = self._facts(config, run_id, started_at, {})
         return [compile_test(self._workplace.connection, path, files[path], facts) for path in test_files(files)]
 
-    def _facts(self, strategy: Strategy, run_id: UUID, started_at: datetime, parameters: Mapping[str, Any]) -> Facts:
+    def _facts(self, config: Config, run_id: UUID, started_at: datetime, parameters: Mapping[str, Any]) -> Facts:
         return Facts(
             run_id=run_id,
             run_started_at=started_at,
             pipeline=self.pipeline,
-            strategy=strategy,
-            is_incremental=lambda: strategy.is_incremental and self.location_of(self.pipeline) is not None,
+            strategy=config.merge_strategy,
+            is_incremental=lambda: plugin_of(config.merge_strategy).is_incremental and self._is_there(),
+            watermark_column=config.watermark_column,
+            watermark=lambda: self._watermark(config),
             parameters=parameters,
         )
+
+    def _is_there(self) -> bool:
+        """Whether the pipeline has a table already."""
+        return self.location_of(self.pipeline) is not None
+
+    def _watermark(self, config: Config) -> Sql | None:
+        """The greatest value of the watermark column in the pipeline's table."""
+        location = self.location_of(self.pipeline)
+        if location is None or config.watermark_column is None:
+            return None
+        try:
+            return watermark(self._workplace.connection, location, config.watermark_column)
+        except LookupError as error:
+            raise AuthorError(config.problem("watermark_column", str(error))) from error
 
     def claim_files(self, statement: Statement) -> None:
         """Ask for the files of the zones that a statement reads; `AuthorError` for a zone that does not exist."""
         for use in statement.zones:
             call = use.call
             if self.content_of(call.namespace, call.zone, call.form) is None:
-                message = f"there is no landing zone '{call.namespace}/{call.zone}'"
+                name = f"{call.namespace}/{call.zone}"
+                message = f"there is no landing zone {name!r}{self.meant('landing_zone', name)}"
                 raise AuthorError(statement.problem(message, use.start))
 
     def content_of(self, namespace: str, zone: str, form: ZoneForm) -> ZoneContent | None:
@@ -120,9 +140,25 @@ class Reading:
     def bind(self, statement: Statement) -> Bound:
         """A query with everything in its place."""
         locations = {table: self.location_of(table) for table in statement.tables_named}
+        missing = [use for use in statement.tables if locations[use.table] is None]
+        if missing:
+            raise AuthorError(*(statement.problem(self._about_missing(use.table), use.start) for use in missing))
         relations = {table: f"iceberg_scan('{place}')" for table, place in locations.items() if place is not None}
         zones = {use.call.placeholder: self._content_of(use.call) for use in statement.zones}
         return bind(statement, relations, zones, self._workplace.bucket)
+
+    def _about_missing(self, table: Qualified) -> str:
+        if table == self.pipeline:
+            return (
+                f"the pipeline's own table {str(table)!r} is not there before its first run:"
+                " write what reads it inside {% if is_incremental() %} … {% endif %}"
+            )
+        return f"there is no table {str(table)!r}{self.meant('table', str(table))}"
+
+    def meant(self, kind: Literal["table", "landing_zone"], name: str) -> str:
+        """What may have been meant by a name that there is not, as the end of a message."""
+        similar = self._parent.ask(AskSimilar(kind=kind, name=name), Similar).name
+        return "" if similar is None else f", did you mean {similar!r}?"
 
     def ready(self, test: CompiledTest) -> QualityTest:
         """A test with everything in its place, or with what is wrong with it."""

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import structlog
 
-from contracts.landing import CheckFiles, ClaimFiles, FindZone, ListFiles, ListSamples
+from contracts.landing import CheckFiles, ClaimFiles, FindZone, ListFiles, ListSamples, ListZones
 from contracts.maintenance import CollectedFiles, CollectFiles
 from contracts.names import Qualified
 from contracts.pipelines import CheckedFile, FileProblem, PinDraft, ValidatePipeline, Validation
@@ -169,7 +169,7 @@ def wire(bus: Bus, runner: Runner) -> Taker:
     bus.answer(CollectFiles, runner.collect_files)
     bus.say(AttemptFinished, RunProgressed, LogWritten)
     bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles)
-    bus.asks(PinDraft, FindZone, ListSamples, ListFiles)
+    bus.asks(PinDraft, FindZone, ListSamples, ListFiles, ListZones)
     return bus.take(RunQueued)
 
 

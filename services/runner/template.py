@@ -11,13 +11,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import jinja2
-from jinja2.runtime import StrictUndefined
+from jinja2.runtime import Context, StrictUndefined, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from contracts.landing import ZoneForm
-from contracts.names import NAME_PATTERN, Qualified
-from services.runner.config import Strategy
+from contracts.names import NAME_PATTERN, Layer, Qualified
+from services.runner import plugins
 from services.runner.problems import AuthorError, Problem
+from shared.similar import did_you_mean
 
 _VALUE_BEGIN: Final = "\ufdd0"
 _VALUE_END: Final = "\ufdd1"
@@ -27,7 +28,6 @@ _MARK_END: Final = "\ufdd3"
 
 _VALUE = re.compile(f"'{_VALUE_BEGIN}([^{_VALUE_END}]*){_VALUE_END}'|{_VALUE_BEGIN}([^{_VALUE_END}]*){_VALUE_END}")
 _MARK = re.compile(f"{_MARK_BEGIN}([vx])(\\d+){_MARK_END}")
-_MISSING: Final = object()
 
 
 class Sql(str):
@@ -53,9 +53,49 @@ class Facts:
     run_id: UUID
     run_started_at: datetime
     pipeline: Qualified
-    strategy: Strategy
+    strategy: str
     is_incremental: Callable[[], bool]
+    watermark_column: str | None = None
+    watermark: Callable[[], Sql | None] = lambda: None
+    """The greatest value of the watermark column in the table, as a literal of its type; None while there is none."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    is_rehearsal: bool = False
+    """Whether nothing will be run: what only a run can know is stood in for."""
+
+
+@dataclass
+class Scope:
+    """What a file is rendered with, and what it asked for: what makes a name of templates is given one."""
+
+    facts: Facts
+    zones: list[ZoneCall] = field(default_factory=list)
+    missing_parameters: list[str] = field(default_factory=list)
+    """Those that have no default where a rehearsal asked for them."""
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Those that were used."""
+        return frozenset(self._made)
+
+    def table(self, name: str) -> Sql:
+        """A platform's table by `layer.name`, or `namespace.layer.name`, as SQL names it."""
+        return identifier_of(table_name(name, self.facts.pipeline.namespace))
+
+    def zone(self, name: str, form: ZoneForm) -> Sql:
+        """What stands for the files of a landing zone, `name` or `namespace/name`, until they are known."""
+        namespace, zone = zone_name(name, self.facts.pipeline.namespace)
+        call = ZoneCall(f"__rat_landing_zone_{len(self.zones) + 1}__", namespace, zone, form)
+        self.zones.append(call)
+        return Sql(call.placeholder)
+
+    def value(self, name: str) -> Any:
+        """What a name stands for; raises `BrokenPlugin` where what makes it cannot be used."""
+        if name not in self._made:
+            make = plugins.jinja_names().get(name)
+            assert make is not None, "only names that there are get here"
+            self._made[name] = make(self)
+        return self._made[name]
 
 
 @dataclass(frozen=True)
@@ -67,6 +107,10 @@ class Rendered:
     facts: Facts
     sql: str
     zones: tuple[ZoneCall, ...]
+    missing_parameters: tuple[str, ...] = ()
+    """Those of the run that a rehearsal wanted, and that have no default."""
+    names: frozenset[str] = frozenset()
+    """Those that the template used."""
 
     def problem(self, message: str, position: int | None = None) -> Problem:
         """A problem with the SQL at this character, told by line and column of the author's file."""
@@ -79,7 +123,7 @@ class Rendered:
     def _place(self, position: int) -> int | None:
         """The offset in the template; None where rendering again with marks in the text gives something else."""
         try:
-            marked = _render(self.path, _marked(self.template), _Names(self.facts))
+            marked = _render(self.path, _marked(self.template), Scope(self.facts))
         except AuthorError:
             return None
         unmarked, marks = _without_marks(marked)
@@ -95,66 +139,45 @@ def render(path: str, template: str, facts: Facts) -> Rendered:
     template = re.sub(r"\r\n|\r", "\n", template)
     if re.search("[\ufdd0-\ufdef]", template):
         raise AuthorError(Problem(path, "the file has characters that are none (U+FDD0 to U+FDEF)"))
-    names = _Names(facts)
-    sql, _, _ = _without_values(_render(path, template, names))
-    return Rendered(path, template, facts, sql, tuple(names.zones))
+    scope = Scope(facts)
+    sql, _, _ = _without_values(_render(path, template, scope))
+    missing = tuple(dict.fromkeys(scope.missing_parameters))
+    return Rendered(path, template, facts, sql, tuple(scope.zones), missing, scope.names)
 
 
-class _Names:
-    """The names that a template can use, and the zones that it asked for."""
+# Names
 
-    def __init__(self, facts: Facts) -> None:
-        self._facts = facts
-        self.zones: list[ZoneCall] = []
 
-    def all(self) -> dict[str, Any]:
-        facts = self._facts
-        return {
-            "ref": self._ref,
-            "this": _identifier(facts.pipeline),
-            "landing_zone": self._landing_zone,
-            "is_incremental": facts.is_incremental,
-            "is_append_only": lambda: facts.strategy is Strategy.APPEND_ONLY,
-            "is_delete_insert": lambda: facts.strategy is Strategy.DELETE_INSERT,
-            "is_scd2": lambda: facts.strategy is Strategy.SCD2,
-            "is_snapshot": lambda: facts.strategy is Strategy.SNAPSHOT,
-            "run_id": str(facts.run_id),
-            "run_started_at": facts.run_started_at,
-            "namespace": facts.pipeline.namespace,
-            "layer": facts.pipeline.layer,
-            "name": facts.pipeline.name,
-            "var": self._var,
-        }
-
-    def _ref(self, name: str) -> Sql:
-        return _identifier(table_name(name, self._facts.pipeline.namespace))
-
-    def _landing_zone(self, zone: str, only: str = "all") -> Sql:
-        namespace, _, name = zone.rpartition("/")
-        namespace = namespace or self._facts.pipeline.namespace
-        if only not in ("all", "new"):
-            raise ValueError(f"landing_zone() takes only='new', not only={only!r}")
-        for part in (namespace, name):
-            if not re.fullmatch(NAME_PATTERN, part):
-                raise ValueError(f"{zone!r} is not the name of a landing zone")
-        call = ZoneCall(f"__rat_landing_zone_{len(self.zones) + 1}__", namespace, name, ZoneForm(only))
-        self.zones.append(call)
-        return Sql(call.placeholder)
-
-    def _var(self, name: str, default: Any = _MISSING) -> Any:
-        if name in self._facts.parameters:
-            return self._facts.parameters[name]
-        if default is _MISSING:
-            raise ValueError(f"the run has no parameter {name!r}, and var({name!r}) has no default")
-        return default
+_NAMES: Final = "names have lower-case letters, digits, '_' and '-', and begin with a letter"
 
 
 def table_name(name: str, namespace: str) -> Qualified:
     """The table of `layer.name` in a namespace, or of `namespace.layer.name`; `ValueError` if it is neither."""
-    return Qualified.parse(name if name.count(".") == 2 else f"{namespace}.{name}")
+    parts = name.split(".")
+    if len(parts) not in (2, 3):
+        raise ValueError(
+            f"{name!r} is no table: write 'layer.name', as '{Layer.BRONZE}.{parts[0]}', or all three parts"
+        )
+    layer = parts[-2]
+    if layer not in list(Layer):
+        raise ValueError(f"{name!r} is no table: {layer!r} is no layer{did_you_mean(layer, list(Layer))}")
+    for part in (*parts[:-2], parts[-1]):
+        if not re.fullmatch(NAME_PATTERN, part):
+            raise ValueError(f"{name!r} is no table: {part!r} is no name ({_NAMES})")
+    return Qualified(parts[0] if len(parts) == 3 else namespace, layer, parts[-1])
 
 
-def _identifier(table: Qualified) -> Sql:
+def zone_name(name: str, namespace: str) -> tuple[str, str]:
+    """Namespace and name of the zone `name` in a namespace, or of `namespace/name`; `ValueError` if it is neither."""
+    of, _, zone = name.rpartition("/")
+    for part in (of or namespace, zone):
+        if not re.fullmatch(NAME_PATTERN, part):
+            raise ValueError(f"{name!r} is not the name of a landing zone ({_NAMES})")
+    return of or namespace, zone
+
+
+def identifier_of(table: Qualified) -> Sql:
+    """A platform's table as SQL names it."""
     return Sql(".".join(f'"{part}"' for part in table))
 
 
@@ -178,18 +201,129 @@ def _final(value: Any) -> Any:
             return value
 
 
+class NoWatermark(Undefined):
+    """What `watermark_value` is while there is none: false, and an error where it is rendered."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        raise jinja2.UndefinedError(self._undefined_message)
+
+
+class Unknown:
+    """What stands in a rehearsal for a value that only a run has: null, and whatever comes of it is unknown too."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def _unknown(self, *_: Any, **__: Any) -> "Unknown":
+        return self
+
+    def _no(self, *_: Any) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        return "null"
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getattr__(self, name: str) -> "Unknown":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    __hash__ = object.__hash__
+    __call__ = __getitem__ = __neg__ = __pos__ = _unknown
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _unknown
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __pow__ = __rpow__ = _unknown
+    __bool__ = __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _no
+
+
+class _Lazy:
+    """A name of a template that is worked out when it is used."""
+
+    def __init__(self, scope: Scope, name: str) -> None:
+        self._scope, self._name = scope, name
+
+    def value(self) -> Any:
+        try:
+            return self._scope.value(self._name)
+        except plugins.BrokenPlugin as error:
+            # Names are looked up when a template begins; it is told where the name is used.
+            return StrictUndefined(hint=str(error))
+
+
+class _Context(Context):
+    """Looks names up as Jinja does, and works out those that are lazy."""
+
+    def resolve_or_missing(self, key: str) -> Any:
+        value = super().resolve_or_missing(key)
+        return value.value() if isinstance(value, _Lazy) else value
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    """Jinja as authors meet it; no template reaches the attributes of what it is given, nor changes it."""
+
+    context_class = _Context
+
+
 @cache
-def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, finalize=_final, keep_trailing_newline=True)
+def _environment() -> _Environment:
+    environment = _Environment(undefined=StrictUndefined, finalize=_final, keep_trailing_newline=True)
+    environment.tests["none"] = lambda value: value is None or isinstance(value, NoWatermark)
+    return environment
 
 
-def _render(path: str, template: str, names: _Names) -> str:
+def _render(path: str, template: str, scope: Scope) -> str:
+    names = {name: _Lazy(scope, name) for name in plugins.jinja_names().names}
     try:
-        return _environment().from_string(template).render(names.all())
+        return _environment().from_string(template).render(names)
     except jinja2.TemplateSyntaxError as error:
-        raise AuthorError(Problem(path, error.message or "does not parse", error.lineno)) from error
-    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, jinja2.TemplateError) as error:
-        raise AuthorError(Problem(path, str(error), _line(error))) from error
+        raise AuthorError(Problem(path, _reworded(error.message or "does not parse"), error.lineno)) from error
+    except RecursionError as error:
+        raise AuthorError(Problem(path, "a macro calls itself without end", _line(error))) from error
+    except (*_MISTAKES, jinja2.TemplateError) as error:
+        line = _line(error)
+        raise AuthorError(_about(path, template, error, line)) from error
+
+
+def _reworded(message: str) -> str:
+    """What Jinja says of a template that does not parse, in words that tell what to do."""
+    if found := _NOT_CLOSED.search(message):
+        tags = " or ".join(f"{{% {tag} %}}" for tag in re.findall(r"'(\w+)'", found[1]))
+        return f"{{% {found[2]} %}} is never closed: expected {tags}"
+    if found := _NO_TAG.match(message):
+        return f"there is no tag {{% {found[1]} %}}{did_you_mean(found[1], _TAGS)}"
+    if found := _NO_FILTER.match(message):
+        known = _environment().filters if found[1] == "filter" else _environment().tests
+        return f"there is no {found[1]} {found[2]!r}{did_you_mean(found[2], known)}"
+    return message
+
+
+_NOT_CLOSED: Final = re.compile(r"looking for the following tags: (.*?)\. The innermost block .* closed is '(\w+)'")
+_NO_TAG: Final = re.compile(r"Encountered unknown tag '(\w+)'")
+_NO_FILTER: Final = re.compile(r"No (filter|test) named '(\w+)'")
+_TAGS: Final = ("if", "elif", "else", "endif", "for", "endfor", "set", "endset", "macro", "endmacro", "with", "endwith")
+
+_MISTAKES: Final = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+_UNDEFINED: Final = re.compile(r"'(\w+)' is undefined")
+
+
+def _about(path: str, template: str, error: Exception, line: int | None) -> Problem:
+    """What is wrong with a line, with the column of a name that there is not."""
+    message = str(error) or type(error).__name__
+    unknown = _UNDEFINED.fullmatch(message) if isinstance(error, jinja2.UndefinedError) else None
+    if unknown is None or line is None:
+        return Problem(path, message, line)
+    written = re.search(rf"\b{unknown[1]}\b", template.split("\n")[line - 1])
+    message += did_you_mean(unknown[1], plugins.jinja_names().names)
+    return Problem(path, message, line, written.start() + 1 if written else None)
 
 
 def _line(error: Exception) -> int | None:

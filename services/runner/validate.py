@@ -1,6 +1,7 @@
 """What is wrong with the files of a pipeline, file by file, without running any of them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -8,114 +9,194 @@ import duckdb
 
 from contracts.landing import ZoneForm
 from contracts.names import PipelineName, Qualified
-from contracts.pipelines import CheckedFile, CheckedTest, FileProblem, Validation, ZoneReference
-from services.runner.compile import (
-    PIPELINE_FILE,
-    CompiledTest,
-    compile_code,
-    compile_test,
-    is_known,
-    main_file,
-    test_files,
+from contracts.pipelines import CheckedFile, CheckedTest, FileProblem, FoundReference, Validation, ZoneReference
+from services.runner.compile import PIPELINE_FILE, is_known, main_file, sign_of, test_files, test_name
+from services.runner.config import (
+    Config,
+    Strategy,
+    misplaced_annotations,
+    plugin_of,
+    read_config,
+    read_test_header,
+    unknown_columns,
 )
-from services.runner.config import CONFIG_FILE, Config, Strategy, read_config
-from services.runner.engine.statement import Statement
+from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError, Problem
-from services.runner.python.source import PYTHON_FILE, Source
-from services.runner.template import Facts
+from services.runner.python.source import PYTHON_FILE, NamedZone, Source, parse_source
+from services.runner.template import Facts, Rendered, Sql, render
+
+
+@dataclass
+class _Found:
+    """What was found in the files."""
+
+    statements: dict[str, list[Statement]] = field(default_factory=dict)
+    """Path → what it says in a first run, and in a later one."""
+    source: Source | None = None
+    """What a pipeline in Python says."""
+    errors: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
 
 def validate(connection: duckdb.DuckDBPyConnection, pipeline: PipelineName, files: Mapping[str, str]) -> Validation:
     """Read every file as a run would: settings, Jinja, SQL and tests; tables and files are not looked for."""
     name = Qualified.parse(pipeline)
+    found = _Found()
     main = PYTHON_FILE if PYTHON_FILE in files and PIPELINE_FILE not in files else PIPELINE_FILE
-    config, problems = read_config(files, main)
-    facts = _facts(name, config.merge_strategy)
-    code: Statement | Source | None = None
+    config, found.errors = read_config(files, main, sign_of(main))
+    tests = test_files(files)
     try:
-        code = compile_code(connection, main_file(files), files[main], facts)
+        main_file(files)
     except AuthorError as error:
-        problems += error.problems
-    tests = [compile_test(connection, path, files[path], facts) for path in test_files(files)]
-    problems += [problem for test in tests for problem in test.problems]
-    warnings = _warnings(files, config, main, code)
-    paths = dict.fromkeys([*sorted(files), *(problem.path for problem in problems)])
+        found.errors += error.problems
+    headers = {path: read_test_header(path, files[path]) for path in tests}
+    found.errors += [problem for _, problems in headers.values() for problem in problems]
+    for path in (PIPELINE_FILE, *tests):
+        if path in files:
+            _read_sql(connection, path, files[path], _worlds(name, config), found)
+    if PYTHON_FILE in files:
+        _read_python(files[PYTHON_FILE], name, found)
+    query = found.statements.get(PIPELINE_FILE, [])
+    _judge(files, config, query, found)
+    paths = dict.fromkeys([*sorted(files), *(problem.path for problem in found.errors)])
     return Validation(
-        valid=not problems,
-        files=[_checked(path, problems, warnings) for path in paths],
-        reads_tables=[str(table) for table in _tables(code) if table != name],
-        reads_zones=_zones(code),
+        valid=not found.errors,
+        files=[_checked(path, found) for path in paths],
+        reads_tables=list(dict.fromkeys(str(one) for one in _tables(query, found.source) if one != name)),
+        reads_zones=list({str(zone): zone for zone in _zones(query, found.source)}.values()),
+        references=list({str(one): one for one in _references(found, name)}.values()),
         archives_files=config.archive_landing_zones,
         description=config.description,
-        tests=[_test(test) for test in tests],
+        tests=[
+            CheckedTest(
+                name=test_name(path),
+                path=path,
+                severity=header.severity,
+                description=header.description,
+                tags=list(header.tags),
+                remediation=header.remediation,
+            )
+            for path, (header, _) in headers.items()
+        ],
     )
 
 
-def _facts(pipeline: Qualified, strategy: Strategy) -> Facts:
-    return Facts(
+def _worlds(pipeline: Qualified, config: Config) -> list[Facts]:
+    """What templates meet in the first run, and in a later one if that is another world."""
+    first = Facts(
         run_id=UUID(int=0),
         run_started_at=datetime(2000, 1, 1, tzinfo=UTC),
         pipeline=pipeline,
-        strategy=strategy,
+        strategy=config.merge_strategy,
         is_incremental=lambda: False,
+        watermark_column=config.watermark_column,
+        is_rehearsal=True,
+    )
+    keeps = plugin_of(config.merge_strategy).is_incremental
+    later = replace(first, is_incremental=lambda: keeps, watermark=lambda: Sql("null"))
+    return [first, later] if keeps or config.watermark_column is not None else [first]
+
+
+def _read_sql(connection: duckdb.DuckDBPyConnection, path: str, text: str, worlds: list[Facts], found: _Found) -> None:
+    errors: list[Problem] = []
+    warnings = misplaced_annotations(path, text)
+    for facts in worlds:
+        rendered: Rendered | None = None
+        try:
+            rendered = render(path, text, facts)
+            found.statements.setdefault(path, []).append(parse(connection, rendered))
+        except AuthorError as error:
+            unsure = rendered is not None and bool(rendered.missing_parameters)
+            (warnings if unsure else errors).extend(error.problems)
+        if rendered is not None:
+            warnings += _about_names(rendered)
+    found.errors += dict.fromkeys(errors)
+    found.warnings += dict.fromkeys(warnings)
+
+
+def _read_python(text: str, pipeline: Qualified, found: _Found) -> None:
+    found.warnings += misplaced_annotations(PYTHON_FILE, text, sign_of(PYTHON_FILE))
+    try:
+        found.source = parse_source(text, pipeline.namespace)
+    except AuthorError as error:
+        found.errors += error.problems
+
+
+def _about_names(rendered: Rendered) -> Iterator[Problem]:
+    for name in rendered.missing_parameters:
+        yield Problem(rendered.path, f"var({name!r}) has no default: a run without this parameter fails")
+    if "watermark_value" in rendered.names and rendered.facts.watermark_column is None:
+        yield Problem(rendered.path, "watermark_value is always false here: the pipeline sets no watermark_column")
+
+
+def _judge(files: Mapping[str, str], config: Config, query: list[Statement], found: _Found) -> None:
+    """What is wrong, or odd, about files that can be read."""
+    found.warnings += [Problem(path, "no run reads this file") for path in sorted(files) if not is_known(path)]
+    for columns in {statement.columns_given for statement in query} - {None}:
+        found.errors += unknown_columns(config, columns or ())
+    if config.merge_strategy != Strategy.FULL_REFRESH:
+        return
+    message = "full_refresh keeps the last batch only: {what}; use append_only to keep what was read before"
+    new = [
+        statement.problem("", use.start)
+        for statement in query
+        for use in statement.zones
+        if use.call.form is ZoneForm.NEW
+    ]
+    if found.source is not None:
+        new += [found.source.places[zone] for zone in found.source.zones if zone.form is ZoneForm.NEW]
+    if new:
+        what = "landing_zone(…, only='new') gives each file once"
+        found.warnings.append(replace(new[0], message=message.format(what=what)))
+    elif config.archive_landing_zones and any(_zones(query, found.source)):
+        what = "archive_landing_zones takes files out of the zone once they are read"
+        found.warnings.append(config.problem("archive_landing_zones", message.format(what=what)))
+
+
+def _tables(query: list[Statement], source: Source | None) -> Iterator[Qualified]:
+    for statement in query:
+        yield from statement.tables_named
+    if source is not None:
+        yield from source.tables
+
+
+def _zones(query: list[Statement], source: Source | None) -> Iterator[ZoneReference]:
+    called = [(call.namespace, call.zone, call.form) for statement in query for call in statement.zones_asked]
+    named = [] if source is None else [(zone.namespace, zone.zone, zone.form) for zone in source.zones]
+    for namespace, zone, form in (*called, *named):
+        yield ZoneReference(namespace=namespace, zone=zone, only_new=form is ZoneForm.NEW)
+
+
+def _references(found: _Found, pipeline: Qualified) -> Iterator[FoundReference]:
+    """Where the files name other tables, and landing zones; of each name the first place in a file."""
+    for statements in found.statements.values():
+        places: dict[tuple[str, str], Problem] = {}
+        for statement in statements:
+            for table in statement.tables:
+                if table.table != pipeline:
+                    places.setdefault(("table", str(table.table)), statement.problem("", table.start))
+            for zone in statement.zones:
+                name = f"{zone.call.namespace}/{zone.call.zone}"
+                places.setdefault(("landing_zone", name), statement.problem("", zone.start))
+        for (kind, name), place in places.items():
+            yield _reference(kind, name, place)
+    for named, place in found.source.places.items() if found.source is not None else ():
+        if isinstance(named, NamedZone):
+            yield _reference("landing_zone", f"{named.namespace}/{named.zone}", place)
+        elif named != pipeline:
+            yield _reference("table", str(named), place)
+
+
+def _reference(kind: str, name: str, place: Problem) -> FoundReference:
+    return FoundReference.model_validate(
+        {"type": kind, "name": name, "path": place.path, "line": place.line, "column": place.column}
     )
 
 
-def _warnings(files: Mapping[str, str], config: Config, main: str, code: Statement | Source | None) -> list[Problem]:
-    warnings = [Problem(path, "no run reads this file") for path in sorted(files) if not is_known(path)]
-    zones = _zones(code)
-    if config.merge_strategy is not Strategy.FULL_REFRESH:
-        return warnings
-    message = "full_refresh keeps the last batch only: {what}; use append_only to keep what was read before"
-    if any(zone.only_new for zone in zones):
-        what = "landing_zone(…, only='new') gives each file once"
-        warnings.append(Problem(main, message.format(what=what)))
-    elif config.archive_landing_zones and zones:
-        what = "archive_landing_zones takes files out of the zone once they are read"
-        path = CONFIG_FILE if CONFIG_FILE in files else main
-        warnings.append(Problem(path, message.format(what=what)))
-    return warnings
-
-
-def _tables(code: Statement | Source | None) -> list[Qualified]:
-    match code:
-        case Statement():
-            return code.tables_named
-        case Source():
-            return list(code.tables)
-        case None:
-            return []
-
-
-def _zones(code: Statement | Source | None) -> list[ZoneReference]:
-    match code:
-        case Statement():
-            asked = [(call.namespace, call.zone, call.form) for call in code.zones_asked]
-        case Source():
-            asked = [(named.namespace, named.zone, named.form) for named in code.zones]
-        case None:
-            asked = []
-    return [
-        ZoneReference(namespace=namespace, zone=zone, only_new=form is ZoneForm.NEW) for namespace, zone, form in asked
-    ]
-
-
-def _checked(path: str, problems: list[Problem], warnings: list[Problem]) -> CheckedFile:
-    errors = _of(path, problems)
-    return CheckedFile(path=path, valid=not errors, errors=errors, warnings=_of(path, warnings))
+def _checked(path: str, found: _Found) -> CheckedFile:
+    errors = _of(path, found.errors)
+    return CheckedFile(path=path, valid=not errors, errors=errors, warnings=_of(path, found.warnings))
 
 
 def _of(path: str, problems: list[Problem]) -> list[FileProblem]:
     return [problem.in_file() for problem in problems if problem.path == path]
-
-
-def _test(test: CompiledTest) -> CheckedTest:
-    header = test.header
-    return CheckedTest(
-        name=test.name,
-        path=test.path,
-        severity=header.severity,
-        description=header.description,
-        tags=list(header.tags),
-        remediation=header.remediation,
-    )

@@ -54,9 +54,8 @@ class Allowance:
             f"memory_limit of {bytes_as_said(self.memory_limit_bytes)} was used up in phase {self.phase}: {why}",
         )
 
-    def exceeded_by(self, process: Process) -> Broken | None:
-        """What becomes of the work if its process has more memory than it may; None if it has not."""
-        resident = process.resident_bytes()
+    def exceeded_by(self, resident: int) -> Broken | None:
+        """What becomes of work whose process has so many bytes in memory; None if it may have them."""
         if resident <= self.memory_limit_bytes + _HEADROOM_BYTES:
             return None
         return self.used_up(
@@ -120,7 +119,7 @@ async def _reason_to_stop(process: Process, allowance: Allowance, cancelled: asy
             return allowance.timed_out()
         if await happens(cancelled, within_seconds=min(_WATCH_SECONDS, remaining)):
             return Broken(FailureKind.CANCELLED, "cancelled on request")
-        if (exceeded := allowance.exceeded_by(process)) is not None:
+        if (exceeded := allowance.exceeded_by(process.resident_bytes())) is not None:
             return exceeded
 
 

@@ -7,8 +7,10 @@ import duckdb
 from contracts.names import Qualified
 from contracts.reports import Input, QualityResult, TableChanges
 from contracts.runs import Phase
+from services.runner import hooks
 from services.runner.clock import Clock
 from services.runner.compile import Compiled
+from services.runner.config import Config
 from services.runner.engine.batch import Written
 from services.runner.engine.binding import Query
 from services.runner.engine.changes import changes
@@ -17,6 +19,7 @@ from services.runner.engine.statement import Statement
 from services.runner.engine.write import write
 from services.runner.frames import Comparing, PhaseDone, Worked, WorkOrder
 from services.runner.memory import forget_peak, peak_bytes
+from services.runner.plugins import HookRun, WrittenRows
 from services.runner.python.reading import NothingNew, rows_of_code
 from services.runner.python.source import Source
 from services.runner.reading import Reading
@@ -75,6 +78,7 @@ class Work:
         bound = reading.bind(statement)
         reading.note_tables(statement.tables_named)
         self._say_phase("compile", compiling, tables=len(statement.tables_named), files=reading.files_read)
+        hooks.call("before_write", self._hook_run(compiled.config), bound.sql)
         before = reading.location_of(self._pipeline)
         return self._write(self._workplace.connection, compiled, bound, Clock()), before
 
@@ -83,17 +87,33 @@ class Work:
         self._say_phase("compile", compiling)
         writing = Clock()
         with rows_of_code(self._workplace, self._reading, compiled, source) as rows:
+            hooks.call("before_write", self._hook_run(compiled.config), source.text)
             before = self._reading.location_of(self._pipeline)
             return self._write(rows.connection, compiled, rows, writing), before
+
+    def _hook_run(self, config: Config) -> HookRun:
+        order = self._order
+        return HookRun(
+            run_id=order.run_id,
+            attempt=order.attempt,
+            pipeline=self._pipeline,
+            pipeline_id=order.pipeline_id,
+            started_at=order.started_at,
+            config=config,
+            parameters=order.parameters,
+            log=self._parent.log,
+        )
 
     def _write(
         self, connection: duckdb.DuckDBPyConnection, compiled: Compiled, query: Query, writing: Clock
     ) -> Written:
         catalog = self._workplace.catalog_of(self._order.branch)
-        target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
+        location = self._reading.location_of(self._pipeline)
+        target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id, location)
         written = write(connection, query, target, compiled.config, self._order.started_at)
         self._reading.locations[self._pipeline] = written.location
-        self._parent.log(f"{compiled.config.merge_strategy}: {written.rows} rows in {written.files} files")
+        rows = WrittenRows(written.rows, written.files, written.bytes, written.location)
+        hooks.call("after_write", self._hook_run(compiled.config), rows)
         self._say_phase(
             "write",
             writing,
@@ -106,15 +126,12 @@ class Work:
 
     def _test(self, compiled: Compiled) -> list[QualityResult]:
         if not compiled.tests:
+            hooks.call("after_tests", self._hook_run(compiled.config), [])
             return []
         testing = Clock()
         tests = [self._reading.ready(test) for test in compiled.tests]
         results = run_tests(self._connection, tests, threads=self._workplace.threads)
-        for result in results:
-            found = "" if result.value is None else f", {result.value} rows"
-            self._parent.log(
-                f"test {result.name}: {result.status}{found}{': ' if result.message else ''}{result.message or ''}"
-            )
+        hooks.call("after_tests", self._hook_run(compiled.config), results)
         self._say_phase("quality", testing, tests=len(results))
         return results
 

@@ -17,6 +17,7 @@ from services.runner.frames import (
     AskFiles,
     AskLocations,
     AskMove,
+    AskSimilar,
     Comparing,
     Configured,
     Failed,
@@ -30,6 +31,7 @@ from services.runner.frames import (
 )
 from services.runner.journal import Journal
 from services.runner.keys import namespaces_named
+from services.runner.known import similar
 from services.runner.lending import Lending
 from services.runner.pool import Process
 from services.runner.python.source import PYTHON_FILE
@@ -161,17 +163,15 @@ class Working:
                     await lending.give(question.namespace if files.is_there else None)
                     await process.send(files)
                 case AskLocations(tables=tables):
-                    if not branching.done():
-                        self._allowance.phase = "branch"
-                        await branching
-                        self._allowance.phase = "compile"
-                    await branching
+                    await self._branched(branching)
                     locations = await self._locate(tables)
                     await lending.give()
                     await process.send(locations)
                 case AskMove() as question:
-                    await branching
+                    await self._branched(branching)
                     await process.send(await self._move(question))
+                case AskSimilar() as question:
+                    await process.send(await similar(self.resources, question, self._branch))
                 case PhaseDone(phase=phase):
                     self._allowance.phase = domain.phase_after(phase.name)
                     self.journal.phase(phase)
@@ -183,6 +183,14 @@ class Working:
                     return said
                 case other:
                     raise Broken(FailureKind.INTERNAL, f"the process said {other.type!r}, which nobody waits for")
+
+    async def _branched(self, branching: asyncio.Task[None]) -> None:
+        """Wait for the branch, which is what time is spent on then."""
+        if not branching.done():
+            at_work_on, self._allowance.phase = self._allowance.phase, "branch"
+            await branching
+            self._allowance.phase = at_work_on
+        await branching
 
     async def _order(self) -> WorkOrder:
         attempt = self.attempt

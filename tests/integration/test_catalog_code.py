@@ -38,6 +38,7 @@ from contracts.pipelines import (
     FileProblem,
     FindPipeline,
     FindVersion,
+    FoundReference,
     ListPipelines,
     ListVersions,
     NamespaceRemoved,
@@ -67,6 +68,7 @@ from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound,
 from shared.object_store import ObjectStore, object_store
 from tests.buses import playing_all
 from tests.waiting import eventually
+from tests.zones import zone
 
 
 def unique(name: str) -> str:
@@ -89,8 +91,8 @@ class World:
     validated: list[ValidatePipeline] = field(default_factory=list)
     findings: dict[str, Validation] = field(default_factory=dict)
     """Pipeline → what the runner finds in it."""
-    zones: dict[str, int] = field(default_factory=dict)
-    """Namespace → how many zones it holds."""
+    zones: dict[str, list[str]] = field(default_factory=dict)
+    """Namespace → its landing zones."""
 
     def of(self, kind: type[Any], pipeline: str) -> list[Any]:
         return [event for event in self.heard if isinstance(event, kind) and event.pipeline == pipeline]
@@ -144,8 +146,9 @@ async def world(stack: Stack) -> AsyncIterator[World]:
             return world.findings.get(query.pipeline) or Validation(valid=True, files=[])
 
         async def list_zones(query: ListZones) -> Zones:
-            """Count what the test said."""
-            return Zones(zones=[], total=world.zones.get(query.namespace or "", 0))
+            """List what the test said."""
+            zones = [zone(query.namespace or "", name) for name in world.zones.get(query.namespace or "", [])]
+            return Zones(zones=zones[: query.limit], total=len(zones))
 
         async def hear_published(event: PipelinePublished) -> None:
             world.heard.append(event)
@@ -209,7 +212,7 @@ async def test_a_namespace_is_made_described_listed_and_deleted(world: World) ->
 async def test_a_namespace_that_holds_something_is_deleted_by_force_only(world: World) -> None:
     namespace = await world.namespace()
     pipelines = [await world.pipeline(namespace=namespace) for _ in range(2)]
-    world.zones[namespace] = 3
+    world.zones[namespace] = ["a", "b", "c"]
 
     with pytest.raises(Conflict, match="2 pipelines and 3 landing zones"):
         await world.bus.ask(DeleteNamespace(name=namespace))
@@ -226,7 +229,7 @@ async def test_a_namespace_that_holds_something_is_deleted_by_force_only(world: 
 
 async def test_zones_alone_keep_a_namespace_from_being_deleted(world: World) -> None:
     namespace = await world.namespace()
-    world.zones[namespace] = 1
+    world.zones[namespace] = ["a"]
 
     with pytest.raises(Conflict, match="1 landing zone"):
         await world.bus.ask(DeleteNamespace(name=namespace))
@@ -594,6 +597,7 @@ async def test_publishing_pins_every_file_and_says_what_the_pipeline_reads(world
     pipeline = await world.pipeline("orders", layer="silver")
     sql = await world.write(pipeline, "pipeline.sql", "select 1")
     await world.write(pipeline, "tests/quality/t.sql", "select 1")
+    world.zones["default"] = ["orders"]
     world.findings[pipeline] = Validation(
         valid=True,
         files=[CheckedFile(path="pipeline.sql", valid=True)],
@@ -647,9 +651,38 @@ async def test_unknown_tables_and_stray_objects_are_warnings(world: World) -> No
     published = await world.publish(pipeline)
 
     [code, stray] = published.validation.files
-    assert code.warnings == [FileProblem(line=2, message="no pipeline writes default.bronze.nowhere")]
+    assert code.warnings == [FileProblem(message="no pipeline writes default.bronze.nowhere")]
     assert (stray.path, len(stray.warnings)) == ("stray", 1)
     assert "stray" not in published.versions
+
+
+async def test_what_files_name_is_missed_where_they_name_it_with_what_may_have_been_meant(world: World) -> None:
+    raw = await world.pipeline("raw_orders")
+    pipeline = await world.pipeline()
+    world.zones["default"] = ["orders"]
+    test = "tests/quality/t.sql"
+    world.findings[pipeline] = Validation(
+        valid=True,
+        files=[CheckedFile(path="pipeline.sql", valid=True), CheckedFile(path=test, valid=True)],
+        references=[
+            FoundReference(type="landing_zone", name="default/ordres", path="pipeline.sql", line=2, column=6),
+            FoundReference(type="table", name=f"{raw}x", path=test, line=1, column=15),
+        ],
+    )
+
+    published = await world.publish(pipeline)
+
+    warnings = {file.path: file.warnings for file in published.validation.files}
+    assert warnings == {
+        "pipeline.sql": [
+            FileProblem(
+                line=2,
+                column=6,
+                message="there is no landing zone default/ordres yet, did you mean 'default/orders'?",
+            )
+        ],
+        test: [FileProblem(line=1, column=15, message=f"no pipeline writes {raw}x, did you mean {raw!r}?")],
+    }
 
 
 async def test_a_cycle_of_published_pipelines_is_refused(world: World) -> None:

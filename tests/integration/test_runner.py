@@ -187,8 +187,8 @@ async def test_an_error_is_told_with_its_place_in_the_authors_file(around: Surro
     assert kinds == ["compile", "sql", "compile", "compile", "compile", "compile"]
     texts = [error.error or "" for error in errors]
     assert texts[0].startswith("pipeline.sql:2:1: syntax error")
-    assert texts[1].startswith('pipeline.sql:3:3: Binder error: Referenced column "missing" not found')
-    assert texts[2] == "pipeline.sql:2: 'nothing' is undefined"
+    assert texts[1] == 'pipeline.sql:3:3: there is no column "missing"; there is "id"'
+    assert texts[2] == "pipeline.sql:2:4: 'nothing' is undefined"
     assert texts[3].startswith("config.yaml:2: unknown merge_strategy 'incremntal'")
     assert texts[4] == "pipeline.sql:1:15: there is no table 'default.silver.nothing'"
     assert texts[5] == "pipeline.sql:1:15: there is no landing zone 'default/nowhere'"
@@ -567,7 +567,7 @@ async def test_the_files_of_a_pipeline_are_checked_without_running_them(around: 
     assert [(zone.zone, zone.only_new) for zone in found.reads_zones] == [("z", True)]
     assert errors["pipeline.sql"] == [(1, "unknown merge_strategy 'append_onli', did you mean 'append_only'?")]
     assert errors["config.yaml"] == [(2, "unknown key 'retries', did you mean 'max_retries'?")]
-    assert errors["tests/quality/bad.sql"] == [(None, "expected one SELECT, not 2 statements")]
+    assert errors["tests/quality/bad.sql"] == [(2, "expected one query, and here begins another")]
     assert [(test.name, test.severity, test.tags) for test in found.tests][1] == ("good", "warn", ["a", "b"])
 
 

@@ -1,6 +1,7 @@
 """The rules of pipeline code: paths, headers of tests, drafts, publications, pages."""
 
 from datetime import UTC, datetime
+from typing import Literal
 
 import duckdb
 import jinja2
@@ -11,7 +12,7 @@ from contracts.audit import AuditEntry
 from contracts.files import MAX_CODE_BYTES, WriteCodeFile
 from contracts.names import Qualified
 from contracts.paging import PageRequest
-from contracts.pipelines import CheckedFile, FileProblem, PipelineType, PublishedFiles, Validation, ZoneReference
+from contracts.pipelines import CheckedFile, FileProblem, FoundReference, PipelineType, PublishedFiles, Validation
 from contracts.reports import Severity
 from services.catalog.code import domain
 from services.catalog.code.domain import Draft, DraftFile
@@ -230,21 +231,31 @@ def test_the_starter_runs_as_it_is() -> None:
 def judge(
     reads: list[str],
     *,
-    source: str = "",
+    references: list[FoundReference] | None = None,
     published: dict[str, list[str]] | None = None,
     known: set[str] | None = None,
+    zones: set[str] | None = None,
     files: list[CheckedFile] | None = None,
 ) -> PublishedFiles:
     checked = [CheckedFile(path="pipeline.sql", valid=True)] if files is None else files
     return domain.judge_publication(
-        Validation(valid=all(file.valid for file in checked), files=checked, reads_tables=reads),
+        Validation(
+            valid=all(file.valid for file in checked),
+            files=checked,
+            reads_tables=reads,
+            references=references or [],
+        ),
         pipeline=ORDERS,
-        source=source,
-        draft=draft_of({"pipeline.sql": ("1", source)}),
+        draft=draft_of({"pipeline.sql": ("1", "")}),
         published_reads=published or {},
         known=known or set(),
-        known_zones=[],
+        known_zones=zones or set(),
     )
+
+
+def reference(name: str, line: int, path: str = "pipeline.sql") -> FoundReference:
+    kind: Literal["table", "landing_zone"] = "landing_zone" if "/" in name else "table"
+    return FoundReference(type=kind, name=name, path=path, line=line, column=6)
 
 
 def test_a_publication_without_problems_is_valid() -> None:
@@ -253,24 +264,30 @@ def test_a_publication_without_problems_is_valid() -> None:
     assert found == PublishedFiles(valid=True, files=[CheckedFile(path="pipeline.sql", valid=True)])
 
 
-def test_an_unknown_table_is_a_warning_with_its_line() -> None:
-    source = "select *\nfrom {{ ref('bronze.raw') }}\njoin {{ ref(\"other.gold.sums\") }}"
+def test_an_unknown_table_is_a_warning_at_its_place_in_whatever_file() -> None:
+    test = "tests/quality/t.sql"
+    named = [reference("default.bronze.raww", 2), reference("other.gold.sums", 3, test)]
 
-    found = judge(["default.bronze.raw", "other.gold.sums", "default.gold.x"], source=source)
+    found = judge(["default.bronze.raww", "default.gold.x"], references=named, known={"default.bronze.raw"})
 
     assert found.valid
-    assert found.files[0].warnings == [
-        FileProblem(line=2, message="no pipeline writes default.bronze.raw"),
-        FileProblem(line=3, message="no pipeline writes other.gold.sums"),
-        FileProblem(line=None, message="no pipeline writes default.gold.x"),
-    ]
+    assert {file.path: file.warnings for file in found.files} == {
+        "pipeline.sql": [
+            FileProblem(
+                line=2,
+                column=6,
+                message="no pipeline writes default.bronze.raww, did you mean 'default.bronze.raw'?",
+            ),
+            FileProblem(line=None, message="no pipeline writes default.gold.x"),
+        ],
+        test: [FileProblem(line=3, column=6, message="no pipeline writes other.gold.sums")],
+    }
 
 
 def test_a_pipeline_without_code_is_an_error() -> None:
     found = domain.judge_publication(
         Validation(valid=True, files=[]),
         pipeline=ORDERS,
-        source="",
         draft=draft_of({"config.yaml": ("1", "")}),
         published_reads={},
         known=(),
@@ -281,34 +298,32 @@ def test_a_pipeline_without_code_is_an_error() -> None:
     assert found.files[0].errors == [FileProblem(message="a pipeline needs a pipeline.sql")]
 
 
-def test_an_unknown_zone_is_a_warning_with_its_line() -> None:
-    known, unknown = (ZoneReference(namespace="default", zone=zone, only_new=True) for zone in ("known", "unknown"))
-    source = "select *\nfrom {{ landing_zone('known') }}\njoin {{ landing_zone('unknown', only='new') }}"
+def test_an_unknown_zone_is_a_warning_at_its_place() -> None:
+    named = [reference("default/known", 2), reference("default/knwon", 3)]
 
-    found = domain.judge_publication(
-        Validation(valid=True, files=[], reads_zones=[known, unknown]),
-        pipeline=ORDERS,
-        source=source,
-        draft=draft_of({"pipeline.sql": ("1", source)}),
-        published_reads={},
-        known=(),
-        known_zones=[known],
-    )
+    found = judge([], references=named, zones={"default/known"})
 
     assert found.valid
-    assert found.files[0].warnings == [FileProblem(line=3, message="there is no landing zone default/unknown yet")]
+    assert found.files[0].warnings == [
+        FileProblem(
+            line=3, column=6, message="there is no landing zone default/knwon yet, did you mean 'default/known'?"
+        )
+    ]
 
 
 def test_a_cycle_of_published_pipelines_is_an_error_that_names_it() -> None:
     a, b = "default.silver.a", "default.gold.b"
 
-    found = judge([a], published={a: [b], b: ["default.bronze.x", str(ORDERS)]}, source="{{ ref('silver.a') }}")
+    published = {a: [b], b: ["default.bronze.x", str(ORDERS)]}
+
+    found = judge([a], references=[reference(a, 1)], published=published)
 
     assert not found.valid
     assert not found.files[0].valid
     assert found.files[0].errors == [
         FileProblem(
             line=1,
+            column=6,
             message="a cycle of published pipelines: default.bronze.orders reads default.silver.a reads "
             "default.gold.b reads default.bronze.orders",
         )

@@ -12,7 +12,7 @@ from contracts.landing import ClaimedFile, ZoneForm
 from contracts.names import Qualified
 from contracts.reports import Severity
 from services.runner.compile import Compiled, compile_pipeline
-from services.runner.config import Config, Strategy, read_config, read_test_header
+from services.runner.config import PYTHON_SIGN, Config, Strategy, plugin_of, read_config, read_test_header
 from services.runner.engine.binding import ZoneContent, bind, escaped
 from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError
@@ -35,7 +35,7 @@ def facts(strategy: Strategy = Strategy.FULL_REFRESH, **parameters: Any) -> Fact
         run_started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         pipeline=MINE,
         strategy=strategy,
-        is_incremental=lambda: strategy.is_incremental,
+        is_incremental=lambda: plugin_of(strategy).is_incremental,
         parameters=parameters,
     )
 
@@ -114,6 +114,29 @@ def test_a_wrong_setting_is_told_by_file_and_line(files: Mapping[str, str], told
     assert str(wrong[0]).startswith(told)
 
 
+def test_annotations_are_comments_of_the_files_own_language() -> None:
+    python, _ = read_config({"pipeline.py": "# @tags: a\n-- @tags: b\n"}, "pipeline.py", PYTHON_SIGN)
+    sql, _ = read_config({"pipeline.sql": "# @tags: a\n-- @tags: b\n"}, "pipeline.sql")
+
+    assert (python.tags, sql.tags) == (("a",), ())
+
+
+def test_partitions_are_columns_and_transforms_of_iceberg() -> None:
+    text = 'day(ts), Bucket(16, id), country, truncate(4, "a b")'
+
+    config, wrong = read_config({"config.yaml": f"partition_by: '{text}'"}, "pipeline.sql")
+    as_list, _ = read_config({"config.yaml": "partition_by: [month(ts), id]"}, "pipeline.sql")
+
+    assert wrong == []
+    assert [(one.column, one.transform) for one in config.partition_by] == [
+        ("ts", "day"),
+        ("id", "bucket[16]"),
+        ("country", "identity"),
+        ("a b", "truncate[4]"),
+    ]
+    assert [(one.column, one.transform) for one in as_list.partition_by] == [("ts", "month"), ("id", "identity")]
+
+
 def test_the_header_of_a_test_says_how_it_judges() -> None:
     header, wrong = read_test_header(
         "t.sql", "-- @severity: Warn\n-- @description: all: fine\n-- @tags: a, b\nselect 1"
@@ -152,9 +175,12 @@ def test_a_name_gives_what_it_stands_for_and_takes_the_place_of_its_quotes(templ
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        ("select 1,\n {{ watermark }}", "pipeline.sql:2: 'watermark' is undefined"),
+        ("select 1,\n {{ watermark }}", "pipeline.sql:2:5: 'watermark' is undefined, did you mean 'watermark_value'?"),
         ("\n{% if %}", "pipeline.sql:2: Expected an expression"),
-        ("{{ ref('orders') }}", "pipeline.sql:1: 'default.orders' is not namespace.layer.name"),
+        (
+            "{{ ref('orders') }}",
+            "pipeline.sql:1: 'orders' is no table: write 'layer.name', as 'bronze.orders', or all three",
+        ),
         ("\n\n{{ var('x') }}", "pipeline.sql:3: the run has no parameter 'x'"),
         ("{{ landing_zone('x', only='old') }}", "pipeline.sql:1: landing_zone() takes only='new', not only='old'"),
         ("{{ landing_zone('../x') }}", "pipeline.sql:1: '../x' is not the name of a landing zone"),
@@ -294,9 +320,9 @@ def test_a_zone_in_both_forms_is_asked_for_twice(connection: duckdb.DuckDBPyConn
     [
         ("select 1\nfrom x y z", "pipeline.sql:2:10: syntax error"),
         ("select * from default.bronze.my-table", 'pipeline.sql:1:32: syntax error at or near "-": a name with "-"'),
-        ("select 1; select 2", "pipeline.sql: expected one SELECT, not 2 statements"),
-        ("drop table x", "pipeline.sql: expected one SELECT"),
-        ("copy (select 1) to 'x'", "pipeline.sql: expected one SELECT"),
+        ("select 1; select 2", "pipeline.sql:1:11: expected one query, and here begins another"),
+        ("drop table x", "pipeline.sql:1:1: DROP is no query"),
+        ("copy (select 1) to 'x'", "pipeline.sql:1:1: COPY is no query"),
         ("-- nothing", "pipeline.sql: there is no query in the file"),
         ("select '{{ landing_zone('z') }}/*.csv'", "pipeline.sql:1:8: landing_zone('z') stands where neither"),
         ("select {{ landing_zone('z') }}", "pipeline.sql:1:8: landing_zone('z') stands where neither"),
@@ -331,7 +357,7 @@ def test_names_are_escaped_for_patterns() -> None:
 
 
 def compiled(connection: duckdb.DuckDBPyConnection, files: Mapping[str, str]) -> Compiled:
-    return compile_pipeline(connection, files, facts)
+    return compile_pipeline(connection, files, lambda config: facts(Strategy(config.merge_strategy)))
 
 
 def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.DuckDBPyConnection) -> None:
@@ -344,14 +370,14 @@ def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.D
 
     pipeline = compiled(connection, files)
 
-    assert pipeline.config.merge_strategy is Strategy.APPEND_ONLY
+    assert pipeline.config.merge_strategy == Strategy.APPEND_ONLY
     assert isinstance(pipeline.code, Statement)
     assert "1 as id" in pipeline.code.sql
     assert [(test.name, test.header.severity) for test in pipeline.tests] == [
         ("a", Severity.ERROR),
         ("b", Severity.WARN),
     ]
-    assert str(pipeline.tests[0].problems[0]) == "tests/quality/a.sql:1: 'nothing' is undefined"
+    assert str(pipeline.tests[0].problems[0]) == "tests/quality/a.sql:1:9: 'nothing' is undefined"
     assert pipeline.tests[1].statement is not None
 
 
@@ -376,6 +402,76 @@ def test_publishing_hears_of_every_problem_of_every_file(connection: duckdb.Duck
     assert not found.valid
     assert errors == {"config.yaml": [1, 2], "notes.txt": [], "pipeline.sql": [3], "tests/quality/t.sql": [1]}
     assert found.description == "all orders"
+
+
+def test_publishing_reads_what_only_a_later_run_reads(connection: duckdb.DuckDBPyConnection) -> None:
+    sql = (
+        "-- @merge_strategy: append_only\n-- @watermark_column: ts\nselect ts from {{ ref('silver.orders') }}\n"
+        "{% if is_incremental() %} join {{ ref('silver.lines') }} using (ts)"
+        " where ts > '{{ watermark_value }}'{% endif %} -- {{ ref('gold.in_a_comment') }}\n{# {{ ref('gold.gone') }} #}"
+    )
+
+    found = validate(connection, "default.bronze.mine", {"pipeline.sql": sql})
+
+    assert found.valid
+    assert found.reads_tables == ["default.silver.orders", "default.silver.lines"]
+    assert [(one.name, one.line, one.column) for one in found.references] == [
+        ("default.silver.orders", 3, 16),
+        ("default.silver.lines", 4, 32),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        (
+            "select 1 as id\n-- @merge_strategy: append_only",
+            (2, "@merge_strategy counts for nothing here: annotations stand above the first line of code"),
+        ),
+        ("select {{ var('n') }} as n", (None, "var('n') has no default: a run without this parameter fails")),
+        (
+            "select 1 as id {% if watermark_value %} where false {% endif %}",
+            (None, "watermark_value is always false here: the pipeline sets no watermark_column"),
+        ),
+    ],
+)
+def test_what_is_no_error_but_odd_is_warned_of(
+    connection: duckdb.DuckDBPyConnection, sql: str, told: tuple[int | None, str]
+) -> None:
+    found = validate(connection, "default.bronze.mine", {"pipeline.sql": sql})
+
+    assert found.valid
+    assert [(one.line, one.message) for one in found.files[0].warnings] == [told]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select {{ var('n') + 1 }} as n {% if var('m') > 3 %} where x {% endif %}",
+        "select {{ var('n') | int }} as n, '{{ var('day') }}' as day {% for x in var('list') %}, {{ x }}{% endfor %}",
+        "select * from {{ var('table') }}",
+    ],
+)
+def test_parameters_that_only_a_run_has_hinder_no_publication(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    assert validate(connection, "default.bronze.mine", {"pipeline.sql": sql}).valid
+
+
+def test_archiving_under_full_refresh_is_warned_of_where_it_is_asked_for(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    files = {"pipeline.sql": "from {{ landing_zone('z') }}", "config.yaml": "tags: a\narchive_landing_zones: true"}
+
+    found = validate(connection, "default.bronze.mine", files)
+
+    [config, _] = found.files
+    assert found.archives_files
+    assert [(one.line, one.message) for one in config.warnings] == [
+        (
+            2,
+            "full_refresh keeps the last batch only: archive_landing_zones takes files out of the zone once they are"
+            " read; use append_only to keep what was read before",
+        )
+    ]
 
 
 def test_a_table_that_would_hold_the_last_batch_only_is_warned_of(connection: duckdb.DuckDBPyConnection) -> None:

@@ -12,13 +12,14 @@ from contracts.pipelines import (
     CheckedFile,
     FileDiff,
     FileProblem,
+    FoundReference,
     PipelineType,
     PublishedFiles,
     Validation,
-    ZoneReference,
 )
 from services.catalog.code.paths import RESERVED
 from shared.errors import Invalid, Unprocessable
+from shared.similar import did_you_mean
 
 MAX_FILES: Final = 500
 """Of a pipeline: the pins of all of them travel in one message."""
@@ -110,37 +111,67 @@ def judge_publication(
     validation: Validation,
     *,
     pipeline: Qualified,
-    source: str,
     draft: Draft,
     published_reads: Mapping[str, Sequence[str]],
     known: Collection[str],
-    known_zones: Collection[ZoneReference],
+    known_zones: Collection[str],
 ) -> PublishedFiles:
     """What publishing finds: what the runner found in the files, cycles as errors, what is unknown as warnings.
 
     `published_reads` says which tables each published pipeline reads, `known` which pipelines there are, `known_zones`
-    which of the zones that this one reads.
+    which landing zones, as `namespace/name`.
     """
     main = main_file(draft.files)
-    errors: list[FileProblem] = []
-    warnings: list[FileProblem] = []
+    found = {file.path: file for file in validation.files}
     if validation.valid and main not in draft.files:
-        errors.append(FileProblem(message="a pipeline needs a pipeline.sql"))
-    for table in validation.reads_tables:
-        line = line_of_reference(source, table, pipeline)
-        if cycle := way_back(table, str(pipeline), published_reads):
-            errors.append(FileProblem(line=line, message=_about_cycle([str(pipeline), *cycle])))
-        elif table not in known:
-            warnings.append(FileProblem(line=line, message=f"no pipeline writes {table}"))
-    for zone in validation.reads_zones:
-        if zone not in known_zones:
-            line = line_of_zone(source, zone, pipeline)
-            warnings.append(
-                FileProblem(line=line, message=f"there is no landing zone {zone.namespace}/{zone.zone} yet")
-            )
-    found = _with_problems(validation.files, main, errors, warnings)
-    found += [_about_ignored(file) for file in draft.ignored]
-    return PublishedFiles(valid=validation.valid and not errors, files=found)
+        _add(found, main, errors=[FileProblem(message="a pipeline needs a pipeline.sql")])
+    for one in references(validation, main):
+        is_own = one.path == main and one.type == "table"
+        cycle = way_back(one.name, str(pipeline), published_reads) if is_own else None
+        if cycle:
+            _add(found, one.path, errors=[_at(one, _about_cycle([str(pipeline), *cycle]))])
+        elif one.type == "table" and one.name not in known:
+            message = f"no pipeline writes {one.name}{did_you_mean(one.name, known)}"
+            _add(found, one.path, warnings=[_at(one, message)])
+        elif one.type == "landing_zone" and one.name not in known_zones:
+            message = f"there is no landing zone {one.name} yet{did_you_mean(one.name, known_zones)}"
+            _add(found, one.path, warnings=[_at(one, message)])
+    return PublishedFiles(
+        valid=all(file.valid for file in found.values()) and validation.valid,
+        files=[*found.values(), *(_about_ignored(file) for file in draft.ignored)],
+    )
+
+
+def references(validation: Validation, main: str) -> list[FoundReference]:
+    """What the files of a pipeline name, each with its place, or in the main file where that is not known."""
+    known = {(one.type, one.name) for one in validation.references}
+    tables = [FoundReference(type="table", name=name, path=main) for name in validation.reads_tables]
+    zones = [
+        FoundReference(type="landing_zone", name=f"{zone.namespace}/{zone.zone}", path=main)
+        for zone in validation.reads_zones
+    ]
+    return [*validation.references, *(one for one in (*tables, *zones) if (one.type, one.name) not in known)]
+
+
+def _at(reference: FoundReference, message: str) -> FileProblem:
+    return FileProblem(line=reference.line, column=reference.column, message=message)
+
+
+def _add(
+    found: dict[str, CheckedFile],
+    path: str,
+    *,
+    errors: Sequence[FileProblem] = (),
+    warnings: Sequence[FileProblem] = (),
+) -> None:
+    """Put more problems to what was found in a file."""
+    checked = found.get(path, CheckedFile(path=path, valid=True))
+    found[path] = CheckedFile(
+        path=path,
+        valid=checked.valid and not errors,
+        errors=[*checked.errors, *errors],
+        warnings=[*checked.warnings, *warnings],
+    )
 
 
 def way_back(table: str, target: str, reads: Mapping[str, Sequence[str]]) -> list[str] | None:
@@ -158,27 +189,6 @@ def way_back(table: str, target: str, reads: Mapping[str, Sequence[str]]) -> lis
     return None
 
 
-def line_of_reference(source: str, table: str, pipeline: Qualified) -> int | None:
-    """The first line that names a table between quotes, in full or without the pipeline's own namespace."""
-    namespace, layer, name = Qualified.parse(table)
-    names = [table] if namespace != pipeline.namespace else [table, f"{layer}.{name}"]
-    return _line_that_quotes(source, names)
-
-
-def line_of_zone(source: str, zone: ZoneReference, pipeline: Qualified) -> int | None:
-    """The first line that names a zone between quotes, in full or without the pipeline's own namespace."""
-    whole = f"{zone.namespace}/{zone.zone}"
-    return _line_that_quotes(source, [whole] if zone.namespace != pipeline.namespace else [whole, zone.zone])
-
-
-def _line_that_quotes(source: str, names: Sequence[str]) -> int | None:
-    quoted = re.compile("|".join(rf"""['"]{re.escape(one)}['"]""" for one in names))
-    for number, line in enumerate(source.split("\n"), start=1):
-        if quoted.search(line):
-            return number
-    return None
-
-
 def _about_cycle(cycle: Sequence[str]) -> str:
     if len(cycle) == 2:
         return f"{cycle[0]} reads its own table by ref(): use this for what it held before"
@@ -190,21 +200,6 @@ def _about_ignored(file: str) -> CheckedFile:
         "not published: files of a pipeline have a dot in their name, and plain letters, digits, '_', '-' and blanks"
     )
     return CheckedFile(path=file, valid=True, warnings=[FileProblem(message=message)])
-
-
-def _with_problems(
-    files: Sequence[CheckedFile], path: str, errors: Sequence[FileProblem], warnings: Sequence[FileProblem]
-) -> list[CheckedFile]:
-    if not errors and not warnings:
-        return list(files)
-    checked = next((file for file in files if file.path == path), CheckedFile(path=path, valid=True))
-    extended = CheckedFile(
-        path=path,
-        valid=checked.valid and not errors,
-        errors=[*checked.errors, *errors],
-        warnings=[*checked.warnings, *warnings],
-    )
-    return [extended, *(file for file in files if file.path != path)]
 
 
 def diffs(

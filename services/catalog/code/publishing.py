@@ -1,10 +1,10 @@
 """Publishing: the draft of a pipeline becomes the version that schedules and triggers run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import asyncpg
 
-from contracts.landing import FindZone
+from contracts.landing import ListZones
 from contracts.messages import derived_id, utc_now
 from contracts.names import Qualified
 from contracts.pipelines import (
@@ -14,7 +14,6 @@ from contracts.pipelines import (
     PublishPipeline,
     ValidatePipeline,
     Validation,
-    ZoneReference,
 )
 from contracts.runs import PinnedFile
 from services.catalog.code import domain, drafts
@@ -40,8 +39,8 @@ async def publish(db: asyncpg.Pool, objects: ObjectStore, bus: Bus, query: Publi
             files=[PinnedFile(path=path, version_id=version) for path, version in pins.items()],
         )
     )
-    source = await _source(objects, name, pins)
-    zones = [zone for zone in validation.reads_zones if await _is_there(bus, zone)]
+    named = domain.references(validation, domain.main_file(pins))
+    zones = await _zones(bus, {one.name for one in named if one.type == "landing_zone"})
     async with transaction(db) as connection:
         await versions.take_turn(connection)
         locked = await pipelines.lock(connection, name)
@@ -50,10 +49,9 @@ async def publish(db: asyncpg.Pool, objects: ObjectStore, bus: Bus, query: Publi
         found = domain.judge_publication(
             validation,
             pipeline=name,
-            source=source,
             draft=draft,
             published_reads=await versions.published_reads(connection),
-            known=await pipelines.living_among(connection, validation.reads_tables),
+            known=await pipelines.living_names(connection),
             known_zones=zones,
         )
         if not found.valid:
@@ -61,23 +59,23 @@ async def publish(db: asyncpg.Pool, objects: ObjectStore, bus: Bus, query: Publi
         return await _publish(connection, locked, pipeline.revision, pins, validation, found, query.message)
 
 
-async def _source(objects: ObjectStore, name: Qualified, pins: Mapping[str, str]) -> str:
-    """The text of a pipeline's main file as it is pinned; empty if there is none."""
-    main = domain.main_file(pins)
-    if main not in pins:
-        return ""
-    return (await objects.get(name.folder + main, pins[main])).decode(errors="replace")
-
-
-async def _is_there(bus: Bus, zone: ZoneReference) -> bool:
-    """Whether there is a landing zone, as far as is known: while ingest is away it is not missed."""
-    try:
-        await bus.ask(FindZone(namespace=zone.namespace, name=zone.zone), timeout=5)
-    except NotFound:
-        return False
-    except Unavailable:
-        return True
-    return True
+async def _zones(bus: Bus, named: Collection[str]) -> set[str]:
+    """The landing zones of the namespaces of those that are named; while ingest is away nothing is missed."""
+    found: set[str] = set()
+    for namespace in {name.partition("/")[0] for name in named}:
+        cursor: str | None = None
+        try:
+            while True:
+                page = await bus.ask(ListZones(namespace=namespace, limit=200, cursor=cursor), timeout=5)
+                found |= {f"{zone.namespace}/{zone.name}" for zone in page.zones}
+                cursor = page.next_cursor
+                if cursor is None:
+                    break
+        except NotFound:
+            continue
+        except Unavailable:
+            return set(named)
+    return found
 
 
 async def _publish(

@@ -16,7 +16,7 @@ from contracts.files import (
     ReadCodeFile,
     WriteCodeFile,
 )
-from contracts.landing import FindZone, ListZones
+from contracts.landing import ListZones
 from contracts.names import Qualified
 from contracts.namespaces import (
     CreateNamespace,
@@ -290,7 +290,7 @@ def wire(bus: Bus, code: Code) -> None:
     bus.answer(FindTableDocs, code.find_table_docs)
     bus.answer(ListTableDocs, code.list_table_docs)
     bus.answer(ListAudit, code.list_audit)
-    bus.asks(ValidatePipeline, ListZones, FindZone)
+    bus.asks(ValidatePipeline, ListZones)
     bus.say(PipelinePublished, PipelineEdited, PipelineRemoved, NamespaceRemoved)
 
 

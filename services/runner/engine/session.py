@@ -10,10 +10,14 @@ import duckdb
 
 from services.runner.domain import FailureKind
 from services.runner.engine.binding import Query
+from services.runner.engine.messages import named_once, reworded
 from services.runner.problems import Problem, WorkFailed
 from shared import duckdb_engine
 from shared.settings import Settings
 
+_PART_BYTES: Final = 5_243_000
+_UPLOADED_SHARE: Final = 10
+"""Of the memory, this part may be on its way to the store; without a limit, a slow store would fill it."""
 _UNANSWERED: Final = re.compile(r"(.*) error for HTTP [A-Z]+ to ")
 """A request without an answer, as libcurl puts it: refused, reset, timed out."""
 _TIMED_OUT: Final = "Timeout was reached"
@@ -24,6 +28,8 @@ def open_connection(settings: Settings, *, threads: int, spill_directory: str) -
     """Open DuckDB with the keys of the runner: it reads and writes the platform's bucket and nothing else."""
     connection = duckdb_engine.connect(settings, "runner", threads=threads, temp_directory=spill_directory)
     connection.execute("set global errors_as_json = true")
+    # What is uploaded is held in memory part by part: of a file this large a part is 5 MB, by default it is 80.
+    connection.execute("set global s3_uploader_max_filesize = '50GB'")
     connection.execute(f"set global allowed_directories = ['s3://{settings.s3_bucket}/']")
     connection.execute("set global enable_external_access = false")
     return connection
@@ -42,6 +48,8 @@ def open_connection_for_code(
 def limit_memory(connection: duckdb.DuckDBPyConnection, limit_bytes: int) -> None:
     """Keep what DuckDB holds in memory below this, spilling to disk beyond it."""
     connection.execute(f"set global memory_limit = '{limit_bytes // 1000}kB'")
+    parts = max(2, min(limit_bytes // _UPLOADED_SHARE // _PART_BYTES, 50))
+    connection.execute(f"set global s3_uploader_thread_limit = {parts}")
 
 
 @contextmanager
@@ -67,9 +75,16 @@ def failure(error: duckdb.Error, bound: Query, prefix: str = "") -> WorkFailed:
         return WorkFailed(kind, message)
     in_statement = None if position is None else position - len(prefix.encode())
     if in_statement is None or not 0 <= in_statement <= len(bound.sql.encode()):
-        in_statement = None
-    problem: Problem = bound.problem(message, in_statement)
+        in_statement = named_once(message, bound.sql)
+    problem: Problem = bound.problem(reworded(message), in_statement)
     return WorkFailed(kind, str(problem))
+
+
+def failure_of_ours(error: duckdb.Error) -> WorkFailed:
+    """What an error of a statement that no author wrote means for the attempt."""
+    message, _ = told(error)
+    kind = kind_of(error, message)
+    return WorkFailed(FailureKind.INTERNAL if kind is FailureKind.SQL else kind, message)
 
 
 def told(error: duckdb.Error) -> tuple[str, int | None]:

@@ -10,11 +10,17 @@ from typing import Any, Final
 import duckdb
 
 from contracts.names import Layer, Qualified
+from services.runner.engine.messages import misspelt_keyword
 from services.runner.problems import AuthorError, Problem
 from services.runner.template import Rendered, ZoneCall
+from shared.similar import closest, did_you_mean
 from shared.sql_names import quote_reserved
 
 _BARE_NAME: Final = re.compile(rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*")
+_IS_FILE: Final = re.compile(r"[./\\:*]")
+_CATALOG_VIEWS: Final = ("duckdb_", "pg_", "sqlite_", "pragma_")
+_CATALOG_SCHEMAS: Final = ("information_schema", "pg_catalog")
+"""What DuckDB has of its own."""
 _QUOTED_NAME: Final = re.compile(rb'"(?:[^"]|"")*"')
 
 
@@ -63,6 +69,8 @@ class Statement:
     tables: tuple[TableUse, ...]
     columns: tuple[ColumnUse, ...]
     zones: tuple[ZoneUse, ...]
+    columns_given: tuple[str, ...] | None = None
+    """The names of its result's columns, where the text alone tells them."""
 
     @property
     def tables_named(self) -> list[Qualified]:
@@ -98,10 +106,11 @@ def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statemen
     if tree["error"]:
         raise AuthorError(_refusal(unread, tree))
     if len(tree["statements"]) != 1:
-        raise AuthorError(Problem(rendered.path, f"expected one SELECT, not {len(tree['statements'])} statements"))
+        raise AuthorError(unread.problem("expected one query, and here begins another", _second(sql)))
     found = _Found(sql.encode(), rendered)
     found.walk(tree["statements"][0]["node"], None)
     found.check_placeholders(unread)
+    found.check_tables(unread)
     return Statement(
         rendered,
         sql,
@@ -109,7 +118,18 @@ def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statemen
         tuple(sorted(found.tables, key=lambda use: use.start)),
         tuple(found.columns_of_tables()),
         tuple(sorted(found.zones, key=lambda use: use.start)),
+        _columns_given(tree["statements"][0]["node"]),
     )
+
+
+def _columns_given(node: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The names of the columns of a SELECT, or None where a star or a nameless expression is among them."""
+    while node["type"] == "SET_OPERATION_NODE" and node["setop_type"] != "UNION_BY_NAME":
+        node = node["left"]
+    if node["type"] != "SELECT_NODE" or any(item["type"] == "STAR" for item in node["select_list"]):
+        return None
+    names = [item["alias"] or item.get("column_names", [""])[-1] for item in node["select_list"]]
+    return tuple(names) if all(names) else None
 
 
 # Names and places
@@ -124,6 +144,8 @@ class _Found:
         self._rendered = rendered
         self._calls = {call.placeholder: call for call in rendered.zones}
         self._columns: list[tuple[tuple[str, ...], int]] = []
+        self._named_here: set[str] = set()
+        self._unknown: list[tuple[list[str], int]] = []
         self.tables: list[TableUse] = []
         self.zones: list[ZoneUse] = []
 
@@ -141,6 +163,8 @@ class _Found:
                 self._take_column(node, reader)
             case "TABLE_FUNCTION":
                 reader = node
+        if "cte_map" in node:
+            self._named_here |= {entry["key"].lower() for entry in node["cte_map"]["map"]}
         for value in node.values():
             self.walk(value, reader)
 
@@ -153,6 +177,7 @@ class _Found:
             return
         table = self._table(parts)
         if table is None:
+            self._unknown.append((parts, start))
             return
         end = name_end(self._text, start, len(parts))
         self.tables.append(TableUse(table, start, end, bool(node["alias"])))
@@ -189,6 +214,35 @@ class _Found:
                 if table is not None and table in read:
                     yield ColumnUse(table, start, name_end(self._text, start, count))
                     break
+
+    def check_tables(self, statement: Statement) -> None:
+        """Refuse names of tables that are neither the platform's, nor the query's own, nor a file's."""
+        problems = [
+            statement.problem(told, start) for parts, start in self._unknown if (told := self._about_unknown(parts))
+        ]
+        if problems:
+            raise AuthorError(*problems)
+
+    def _about_unknown(self, parts: Sequence[str]) -> str | None:
+        *others, name = [part.lower() for part in parts]
+        if not others:
+            if name in self._named_here or _IS_FILE.search(name) or name.startswith(_CATALOG_VIEWS):
+                return None
+            if meant := closest(name, self._named_here):
+                return f"there is no table {parts[0]!r} in the query, did you mean {meant!r}?"
+            return (
+                f"there is no table {parts[0]!r} in the query: tables of the platform are named layer.table,"
+                f" as {{{{ ref('{Layer.BRONZE}.{parts[0]}') }}}}"
+            )
+        if others[-1] in _CATALOG_SCHEMAS:
+            return None
+        written = ".".join(parts)
+        if others[-1] not in list(Layer):
+            message = (
+                f"there is no table {written!r}: {others[-1]!r} is no layer{did_you_mean(others[-1], list(Layer))}"
+            )
+            return message if message.endswith("?") else f"{message} ({', '.join(Layer)})"
+        return f"there is no table {written!r}: tables are named namespace.layer.table, in lower case"
 
     def check_placeholders(self, statement: Statement) -> None:
         """Refuse landing zones that stand neither as a relation nor in a reader; those in comments are none."""
@@ -265,14 +319,36 @@ def _without_semicolon(sql: str) -> str:
 def _refusal(statement: Statement, tree: Mapping[str, Any]) -> Problem:
     message = str(tree["error_message"])
     if tree["error_type"] == "not implemented":
-        return Problem(
-            statement.rendered.path,
-            "expected one SELECT (other statements, and PIVOT without its IN list, cannot be a pipeline's query)",
-        )
+        return statement.problem(*_no_query(statement.sql))
     if 'at or near "-"' in message:
         message += ': a name with "-" needs double quotes'
-    position = tree.get("position")
-    return statement.problem(message, int(position) if position is not None else None)
+    position = int(tree["position"]) if tree.get("position") is not None else None
+    if position is not None and message.startswith("syntax error"):
+        message += misspelt_keyword(statement.sql, position)
+    return statement.problem(message, position)
+
+
+def _no_query(sql: str) -> tuple[str, int]:
+    """What is wrong with a statement that is no query, and where it begins."""
+    start, _ = duckdb.tokenize(sql)[0]
+    word = re.match(rb"\w*", sql.encode()[start:])
+    name = word[0].decode().upper() if word else ""
+    if name in ("SELECT", "WITH", "FROM", "VALUES", "PIVOT", ""):
+        return "a PIVOT needs to say its columns here: `pivot t on kind in ('a', 'b') using sum(n)`", start
+    return f"{name} is no query: a file of SQL is one SELECT, and the rows that it gives are what counts", start
+
+
+def _second(sql: str) -> int | None:
+    """Where the second statement begins."""
+    text = sql.encode()
+    starts = [start for start, _ in duckdb.tokenize(sql)]
+    has_ended = False
+    for start in starts:
+        is_end = text[start : start + 1] == b";"
+        if has_ended and not is_end:
+            return start
+        has_ended = has_ended or is_end
+    return None
 
 
 def identifier(name: str) -> str:

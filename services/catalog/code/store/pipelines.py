@@ -238,15 +238,14 @@ async def folders(db: Executor, prefix: str) -> set[str]:
     return {row["s3_path"] for row in rows}
 
 
-async def living_among(db: Connection, names: list[str]) -> set[str]:
-    """Those of these names that living pipelines have."""
+async def living_names(db: Connection) -> set[str]:
+    """The names of all living pipelines."""
     rows = await db.fetch(
         """
         select namespace || '.' || layer || '.' || name as name
         from pipelines
-        where deleted_at is null and namespace || '.' || layer || '.' || name = any($1::text[])
-        """,
-        names,
+        where deleted_at is null
+        """
     )
     return {row["name"] for row in rows}
 
