@@ -371,7 +371,8 @@ def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.D
     pipeline = compiled(connection, files)
 
     assert pipeline.config.merge_strategy == Strategy.APPEND_ONLY
-    assert "1 as id" in pipeline.statement.sql
+    assert isinstance(pipeline.code, Statement)
+    assert "1 as id" in pipeline.code.sql
     assert [(test.name, test.header.severity) for test in pipeline.tests] == [
         ("a", Severity.ERROR),
         ("b", Severity.WARN),
