@@ -8,8 +8,6 @@ import duckdb
 
 from services.runner.config import (
     CONFIG_FILE,
-    PYTHON_SIGN,
-    SQL_SIGN,
     Config,
     QualityHeader,
     read_config,
@@ -59,7 +57,7 @@ def compile_pipeline(
     Nothing of it is run. `facts_of` gives the facts for templates once the settings are known.
     """
     main = main_file(files)
-    config, problems = read_config(files, main, sign_of(main))
+    config, problems = read_config(files, main)
     if problems:
         raise AuthorError(*problems)
     facts = facts_of(config)
@@ -79,11 +77,6 @@ def main_file(files: Mapping[str, str]) -> str:
         case _:
             message = f"the pipeline has both {PIPELINE_FILE} and {PYTHON_FILE}; it is one of them"
             raise AuthorError(Problem(PYTHON_FILE, message))
-
-
-def sign_of(path: str) -> str:
-    """What comments begin with in a file that holds a pipeline's code."""
-    return PYTHON_SIGN if path == PYTHON_FILE else SQL_SIGN
 
 
 def compile_code(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> Statement | Source:

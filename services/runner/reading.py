@@ -15,7 +15,6 @@ from services.runner.compile import (
     CompiledTest,
     compile_pipeline,
     compile_test,
-    sign_of,
     test_files,
 )
 from services.runner.config import Config, plugin_of, read_config
@@ -68,7 +67,7 @@ class Reading:
     def compile_tests(self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime) -> list[CompiledTest]:
         """Compile the tests among the files, whatever the pipeline itself is like."""
         main = PIPELINE_FILE if PIPELINE_FILE in files else PYTHON_FILE
-        config, _ = read_config(files, main, sign_of(main))
+        config, _ = read_config(files, main)
         facts = self._facts(config, run_id, started_at, {})
         return [compile_test(self._workplace.connection, path, files[path], facts) for path in test_files(files)]
 

@@ -10,7 +10,7 @@ import duckdb
 from contracts.landing import ZoneForm
 from contracts.names import PipelineName, Qualified
 from contracts.pipelines import CheckedFile, CheckedTest, FileProblem, FoundReference, Validation, ZoneReference
-from services.runner.compile import PIPELINE_FILE, is_known, main_file, sign_of, test_files, test_name
+from services.runner.compile import PIPELINE_FILE, is_known, main_file, test_files, test_name
 from services.runner.config import (
     Config,
     Strategy,
@@ -43,7 +43,7 @@ def validate(connection: duckdb.DuckDBPyConnection, pipeline: PipelineName, file
     name = Qualified.parse(pipeline)
     found = _Found()
     main = PYTHON_FILE if PYTHON_FILE in files and PIPELINE_FILE not in files else PIPELINE_FILE
-    config, found.errors = read_config(files, main, sign_of(main))
+    config, found.errors = read_config(files, main)
     tests = test_files(files)
     try:
         main_file(files)
@@ -115,7 +115,7 @@ def _read_sql(connection: duckdb.DuckDBPyConnection, path: str, text: str, world
 
 
 def _read_python(text: str, pipeline: Qualified, found: _Found) -> None:
-    found.warnings += misplaced_annotations(PYTHON_FILE, text, sign_of(PYTHON_FILE))
+    found.warnings += misplaced_annotations(PYTHON_FILE, text)
     try:
         found.source = parse_source(text, pipeline.namespace)
     except AuthorError as error:
