@@ -224,7 +224,7 @@ def _header(path: str, text: str) -> Iterator[tuple[int, str]]:
 
 def _sign(path: str) -> str:
     """What comments begin with in a file."""
-    return "#" if path.endswith(".py") else "--"
+    return "--" if path.endswith(".sql") else "#"
 
 
 def _annotation(sign: str) -> re.Pattern[str]:

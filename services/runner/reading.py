@@ -10,9 +10,9 @@ from contracts.landing import ZoneForm
 from contracts.names import Qualified
 from contracts.reports import Input
 from services.runner.compile import (
-    PIPELINE_FILE,
     Compiled,
     CompiledTest,
+    code_files,
     compile_pipeline,
     compile_test,
     test_files,
@@ -24,8 +24,8 @@ from services.runner.engine.quality import QualityTest
 from services.runner.engine.session import limit_memory
 from services.runner.engine.statement import Statement
 from services.runner.frames import AskFiles, AskLocations, AskSimilar, Configured, Locations, Similar, ZoneFiles
+from services.runner.languages import SQL_FILE
 from services.runner.problems import AuthorError
-from services.runner.python.source import PYTHON_FILE
 from services.runner.template import Facts, Sql, ZoneCall
 from services.runner.workplace import Workplace
 
@@ -66,7 +66,7 @@ class Reading:
 
     def compile_tests(self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime) -> list[CompiledTest]:
         """Compile the tests among the files, whatever the pipeline itself is like."""
-        main = PIPELINE_FILE if PIPELINE_FILE in files else PYTHON_FILE
+        main = next((path for path in code_files() if path in files), SQL_FILE)
         config, _ = read_config(files, main)
         facts = self._facts(config, run_id, started_at, {})
         return [compile_test(self._workplace.connection, path, files[path], facts) for path in test_files(files)]
