@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -275,3 +275,71 @@ class FindVersion(Query[PipelineVersion], subject="catalog.find_version"):
 
     pipeline: PipelineName
     version: Number = Field(ge=1, le=2**31 - 1)
+
+
+class RolledBack(Message):
+    """A new version that is what an older one was."""
+
+    status: Literal["rolled_back"] = "rolled_back"
+    from_version: int
+    """The version whose files it has."""
+    new_version: int
+    message: str | None
+
+
+class RollBackPipeline(Query[RolledBack], subject="catalog.roll_back_pipeline"):
+    """Make a new version of the files of an older one; the draft stays as it is.
+
+    NotFound if there is no such pipeline, or the version is not kept; Conflict if what it reads would close a cycle
+    with what is published by now.
+    """
+
+    pipeline: PipelineName
+    version: Number = Field(ge=1, le=2**31 - 1)
+    message: Text | None = Field(default=None, max_length=2000)
+
+
+class FileDiff(Message):
+    """What differs in one file."""
+
+    path: str
+    change: Literal["added", "removed", "changed"]
+    diff: str
+    """A unified diff, shortened where a message does not hold it."""
+    is_whole: bool = True
+    """Whether it was not shortened."""
+
+
+class VersionDiff(Message):
+    """A page of the files that differ. It may hold fewer than were asked for."""
+
+    version: int
+    against: int | Literal["draft"]
+    files: list[FileDiff]
+    """Only those that differ, by path."""
+    total: int
+    next_cursor: str | None = None
+
+
+class CompareVersion(Query[VersionDiff], PageRequest, subject="catalog.compare_version"):
+    """Say what differs, file by file, from a version to another one or to the draft.
+
+    NotFound if there is no such pipeline, or one of the versions is not kept.
+    """
+
+    pipeline: PipelineName
+    version: Number = Field(ge=1, le=2**31 - 1)
+    against: Annotated[Number, Field(ge=1, le=2**31 - 1)] | Literal["draft"] = "draft"
+
+
+class DraftPins(Message):
+    """The files of a draft at their versions."""
+
+    pipeline_id: UUID
+    files: list[PinnedFile]
+
+
+class PinDraft(Query[DraftPins], subject="catalog.pin_draft"):
+    """Ask for the files of a pipeline's draft as they are now; NotFound if there is none of that name."""
+
+    pipeline: PipelineName

@@ -1,6 +1,8 @@
 """Quality tests: queries that return violations, one file each under `tests/quality/` of a pipeline."""
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
 
 from pydantic import Field
 
@@ -65,6 +67,41 @@ class CreateQualityTest(Query[QualityTestCreated], subject="catalog.create_quali
 
 class DeleteQualityTest(Query[None], subject="catalog.delete_quality_test"):
     """Delete the file of a test; results that were recorded stay. NotFound if there is no such test."""
+
+    pipeline: PipelineName
+    name: Text = Field(max_length=200)
+
+
+class RecordedResult(Message):
+    """How a test judged a run."""
+
+    run_id: UUID
+    status: str
+    """`passed`, `failed`, `warned` or `error`."""
+    severity: Severity
+    value: int | None
+    """How many violations; None if the test itself failed to run."""
+    expected: int = 0
+    duration_ms: float
+    sample_rows: list[dict[str, Any]]
+    message: str | None
+    compiled_sql: str | None
+    ran_at: datetime
+
+
+class RecordedResults(Message):
+    """A page of results. It may hold fewer than were asked for: `next_cursor` tells whether there are more."""
+
+    results: list[RecordedResult]
+    total: int
+    next_cursor: str | None = None
+
+
+class ListQualityResults(Query[RecordedResults], PageRequest, subject="catalog.list_quality_results"):
+    """List how a test judged the runs of its pipeline, the newest first; a test that was deleted is still told of.
+
+    NotFound if there is no such pipeline, or it never had a test of that name.
+    """
 
     pipeline: PipelineName
     name: Text = Field(max_length=200)

@@ -25,6 +25,7 @@ class QualityResult(Message):
     severity: Severity = Severity.ERROR
     value: int | None = None
     """How many violations; None if the test itself failed to run."""
+    expected: int = 0
     duration_ms: float = 0
     sample_rows: list[dict[str, Any]] = []
     """Up to 20 violations."""
@@ -53,6 +54,33 @@ class Output(Message):
     rows: int
 
 
+class ColumnChange(Message):
+    """A column that the run makes, takes away, or gives another type."""
+
+    column: str
+    change: Literal["added", "removed", "type_changed"]
+    before: str | None = None
+    """The type as DuckDB writes it; None for a column that is added."""
+    after: str | None = None
+    """None for a column that is removed."""
+
+
+class TableChanges(Message):
+    """What a dry run would change of a table on main.
+
+    Rows are compared as a whole. With a `unique_key`, a row that goes and one of its key that comes are a changed
+    row; without one, nothing tells which rows belong together, and they count as removed and added.
+    """
+
+    table: PipelineName
+    is_new: bool
+    """Whether main has no such table yet."""
+    rows_added: int
+    rows_removed: int
+    rows_changed: int
+    schema_changes: list[ColumnChange] = []
+
+
 class AttemptReport(Message):
     """Everything that an attempt did; snapshot ids and times come from the log of merges."""
 
@@ -69,4 +97,6 @@ class AttemptReport(Message):
     quality: list[QualityResult] = []
     inputs: list[Input] = []
     outputs: list[Output] = []
+    changes: list[TableChanges] = []
+    """What a dry run would have changed on main; empty for a run that merges."""
     logs_key: str | None = None

@@ -378,7 +378,9 @@ class QualityOfRun(Message):
     expected: int = 0
     duration_ms: float
     sample_rows: list[dict[str, Any]] = []
+    """Up to 20 violations; none where all of them together do not fit into a message, which the report holds."""
     message: str | None = None
+    compiled_sql: str | None = None
 
 
 class Run(Message):
@@ -405,6 +407,8 @@ class Run(Message):
     """Filled for one run, empty in lists."""
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
+    changes: list[dict[str, Any]] = []
+    """What a dry run would have changed on main, table by table: `TableChanges` of the report."""
     parameters: dict[str, Any]
     dry_run: bool
     logs_s3_path: str | None
@@ -443,6 +447,16 @@ class FindRun(Query[Run], subject="catalog.find_run"):
 
 class CancelRun(Query[RunAccepted], subject="catalog.cancel_run"):
     """Ask for the end of a run; NotFound, or Conflict when it has ended."""
+
+    run_id: UUID
+
+
+class RetryRun(Query[RunAccepted], subject="catalog.retry_run"):
+    """Ask for a new run of the version and with the parameters of one that has ended.
+
+    NotFound if there is no such run or its version is not kept, Conflict while it has not ended. One that ran a draft
+    is repeated with the files of then, unless a version was published since.
+    """
 
     run_id: UUID
 

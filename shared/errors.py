@@ -72,6 +72,13 @@ class Unavailable(RatError):
     code = "UNAVAILABLE"
 
 
+class Declined(Unavailable):
+    """A server was reached, and answered that it cannot do this now: a 500, a slow-down, its time ran out.
+
+    To most it is the same as a server that cannot be reached; a run counts how often it tries again.
+    """
+
+
 class TimedOut(RatError):
     """The work took longer than it was allowed."""
 

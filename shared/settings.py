@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """Runs after which a process of the warm pool is replaced."""
     runner_recycle_bytes: int = 1_500_000_000
     """Resident memory after which an idle process of the warm pool is replaced."""
+    preview_timeout_seconds: float = 60
+    """How long a preview may take, and tests that are run on demand; what is known by then is told."""
     query_workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 2), ge=1)
     """Queries that one query service runs at a time, each in a process of its own."""
     query_memory_limit: str = "1GB"

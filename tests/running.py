@@ -1,15 +1,34 @@
 """What the runner meets, for its tests: catalog and ingest on the bus, the bucket, and the lakehouse."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from contracts.landing import CheckFiles, ClaimedFile, ClaimedFiles, ClaimFiles, FilesChecked, ListZones, Zone, Zones
-from contracts.messages import utc_now
+from contracts.landing import (
+    CheckFiles,
+    ClaimedFile,
+    ClaimedFiles,
+    ClaimFiles,
+    FilesChecked,
+    FileState,
+    FindZone,
+    LandingFile,
+    LandingFiles,
+    ListFiles,
+    ListSamples,
+    ListZones,
+    Sample,
+    Samples,
+    Zone,
+    Zones,
+)
+from contracts.messages import Query, utc_now
 from contracts.names import Qualified
+from contracts.pipelines import DraftPins, PinDraft
+from contracts.previews import Preview, PreviewPipeline, RunTests, Sent, Verdicts
 from contracts.reports import AttemptReport
 from contracts.runs import (
     Attempt,
@@ -29,6 +48,7 @@ from contracts.runs import (
 )
 from services.catalog.runs import domain
 from shared.bus import Bus
+from shared.chunks import asking
 from shared.duckdb_engine import connect as connect_duckdb
 from shared.errors import NotFound
 from shared.lakehouse.connect import lakehouse
@@ -37,6 +57,7 @@ from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
 from tests.buses import playing
 from tests.waiting import eventually
+from tests.zones import zone
 
 LIMITS = domain.Limits(outage=timedelta(hours=1), silence=timedelta(minutes=2), unclaimed=timedelta(hours=2))
 
@@ -70,12 +91,17 @@ class Surroundings:
     settings: Settings
     bus: Bus
     ingest: Bus
+    gateway: Bus
     code: ObjectStore
     bucket: ObjectStore
     tables: Lakehouse
     runs: dict[UUID, RunOf] = field(default_factory=dict)
     zones: dict[str, list[ClaimedFile]] = field(default_factory=dict)
     schemas: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, list[Sample]] = field(default_factory=dict)
+    drafts: dict[str, list[PinnedFile]] = field(default_factory=dict)
+    rejected: set[str] = field(default_factory=set)
+    """Names of files that are in a zone, but do not fit it."""
     asked_files: set[UUID] = field(default_factory=set)
     """The runs whose process has asked for the files of a zone."""
     not_yet: int = 0
@@ -112,6 +138,32 @@ class Surroundings:
         await self.queue(run)
         return run
 
+    async def draft(self, files: dict[str, str], *, pipeline: str | None = None) -> str:
+        """Keep a pipeline's draft, of which there is no run, and say its name."""
+        name = pipeline or table_name()
+        folder = Qualified.parse(name).folder
+        self.drafts[name] = [
+            PinnedFile(path=path, version_id=(await self.code.put(folder + path, text.encode())).version_id or "")
+            for path, text in files.items()
+        ]
+        return name
+
+    async def preview(self, pipeline: str, **asked: Any) -> Preview:
+        """What a preview of a draft gives."""
+        answer = await self._asked(
+            lambda inbox: PreviewPipeline.model_validate({"pipeline": pipeline, "inbox": inbox, **asked})
+        )
+        return Preview.model_validate_json(answer)
+
+    async def judge_main(self, pipeline: str) -> Verdicts:
+        """How the tests of a draft judge main."""
+        answer = await self._asked(lambda inbox: RunTests(pipeline=pipeline, inbox=inbox))
+        return Verdicts.model_validate_json(answer)
+
+    async def _asked(self, query: Callable[[str], Query[Sent]]) -> bytes:
+        async with asking(self.gateway, query) as answer:
+            return b"".join([chunk async for chunk in answer])
+
     async def queue(self, run: RunOf) -> None:
         await self.bus.publish(
             RunQueued(
@@ -130,6 +182,12 @@ class Surroundings:
     async def cancel(self, run: RunOf) -> None:
         run.state = domain.replace(run.state, cancel_requested=True)
         await self.bus.publish(RunCancel(run_id=run.id))
+
+    async def put_sample(self, zone: str, filename: str, content: str) -> None:
+        stored = await self.bucket.put(f"default/landing/{zone}/_samples/{filename}", content.encode())
+        sample = Sample(path=filename, size=len(content), modified=utc_now(), type="csv")
+        assert stored.version_id is not None
+        self.samples.setdefault(zone, []).append(sample)
 
     async def upload(self, zone: str, filename: str, content: str | bytes) -> None:
         content = content.encode() if isinstance(content, str) else content
@@ -251,7 +309,54 @@ class Surroundings:
         if event.run_id in self.runs:
             self.runs[event.run_id].log.append(event)
 
+    async def pin_draft(self, query: PinDraft) -> DraftPins:
+        if query.pipeline not in self.drafts:
+            raise NotFound(f"there is no pipeline {query.pipeline!r}")
+        return DraftPins(pipeline_id=uuid4(), files=self.drafts[query.pipeline])
+
     # What ingest does
+
+    async def find_zone(self, query: FindZone) -> Zone:
+        if query.name not in self.zones:
+            raise NotFound(f"no landing zone {query.namespace}/{query.name}")
+        return Zone(
+            id=uuid4(),
+            namespace=query.namespace,
+            name=query.name,
+            description="",
+            owner=None,
+            expected_schema=self.schemas.get(query.name, ""),
+            processed_max_age_days=None,
+            auto_purge=False,
+            file_count=0,
+            total_bytes=0,
+            created_at=utc_now(),
+            updated_at=utc_now(),
+        )
+
+    async def list_samples(self, query: ListSamples) -> Samples:
+        found = self.samples.get(query.zone, [])
+        return Samples(files=found, total=len(found))
+
+    async def list_files(self, query: ListFiles) -> LandingFiles:
+        found = [
+            LandingFile(
+                id=file.file_id,
+                zone_id=uuid4(),
+                filename=file.filename,
+                s3_path=file.key,
+                size_bytes=file.size_bytes,
+                content_type=None,
+                etag="e",
+                state=FileState.REJECTED if file.filename in self.rejected else FileState.LANDED,
+                reason=None,
+                processed_by=None,
+                uploaded_by=None,
+                uploaded_at=utc_now(),
+            )
+            for file in self.zones[query.zone]
+        ]
+        return LandingFiles(files=found, total=len(found))
 
     async def claim_files(self, query: ClaimFiles) -> ClaimedFiles:
         self.asked_files.add(query.run_id)
@@ -272,20 +377,7 @@ class Surroundings:
 
     async def list_zones(self, query: ListZones) -> Zones:
         zones = [
-            Zone(
-                id=UUID(int=0),
-                namespace="default",
-                name=name,
-                description="",
-                owner=None,
-                expected_schema=self.schemas.get(name, ""),
-                processed_max_age_days=None,
-                auto_purge=False,
-                file_count=len(files),
-                total_bytes=0,
-                created_at=utc_now(),
-                updated_at=utc_now(),
-            )
+            zone("default", name, expected_schema=self.schemas.get(name, ""), file_count=len(files))
             for name, files in self.zones.items()
         ]
         return Zones(zones=zones, total=len(zones))
@@ -306,13 +398,13 @@ def table_name() -> str:
 @asynccontextmanager
 async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
     """Be catalog and ingest for a runner."""
-    catalog, ingest = playing(settings, "catalog"), playing(settings, "ingest")
+    catalog, ingest, gateway = (playing(settings, name) for name in ("catalog", "ingest", "gateway"))
     async with (
         object_store(settings, "catalog") as code,
         object_store(settings, "ingest") as bucket,
         lakehouse(settings, "runner") as tables,
     ):
-        around = Surroundings(settings, catalog, ingest, code, bucket, tables)
+        around = Surroundings(settings, catalog, ingest, gateway, code, bucket, tables)
         catalog.answer(ClaimRun, around.claim)
         catalog.answer(CheckAttempt, around.check_attempt)
         catalog.hear(AttemptFinished, around.end)
@@ -320,5 +412,9 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         ingest.answer(ClaimFiles, around.claim_files)
         ingest.answer(CheckFiles, around.check_files)
         ingest.answer(ListZones, around.list_zones)
-        async with catalog.running(), ingest.running():
+        catalog.answer(PinDraft, around.pin_draft)
+        ingest.answer(FindZone, around.find_zone)
+        ingest.answer(ListSamples, around.list_samples)
+        ingest.answer(ListFiles, around.list_files)
+        async with catalog.running(), ingest.running(), gateway.running():
             yield around

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.call import Call, Data, Json, Url
-from infra.cli.commands import code, dead, hosting, landing, platform, runs, servers, tables
+from infra.cli.commands import code, dead, hosting, landing, looks, platform, runs, servers, tables
 
 _EXIT_CODES = (
     """Exit codes: 0 done · 1 refused, or the run failed · 2 wrong usage · 3 no platform answers · 4 no such thing"""
@@ -53,6 +53,11 @@ for name, function in {
     "status": platform.status,
     "push": code.push,
     "pipelines": code.pipelines,
+    "versions": code.versions,
+    "diff": code.diff,
+    "rollback": code.rollback,
+    "preview": looks.preview,
+    "test": looks.test,
     "zones": landing.zones,
     "upload": landing.upload,
     "run": runs.run,

@@ -28,6 +28,7 @@ from services.gateway.routes.namespaces import NamespaceRoutes
 from services.gateway.routes.operations import DeadLetterRoutes, collect_files, list_audit, list_consumers
 from services.gateway.routes.pipelines import PipelineRoutes
 from services.gateway.routes.platform import is_alive, is_ready, read_features, read_metrics
+from services.gateway.routes.quality import QualityRoutes
 from services.gateway.routes.runs import RunRoutes
 from services.gateway.routes.schedules import ScheduleRoutes
 from services.gateway.routes.tables import TableRoutes, read_schema, run_query
@@ -84,6 +85,7 @@ def _api() -> Router:
         route_handlers=[
             NamespaceRoutes,
             PipelineRoutes,
+            QualityRoutes,
             TriggerRoutes,
             ScheduleRoutes,
             RunRoutes,

@@ -26,6 +26,7 @@ from contracts.maintenance import CollectFiles
 from contracts.messages import Query
 from contracts.namespaces import CreateNamespace, DeleteNamespace, ListNamespaces, UpdateNamespace
 from contracts.pipelines import (
+    CompareVersion,
     CreatePipeline,
     DeletePipeline,
     FindPipeline,
@@ -33,10 +34,12 @@ from contracts.pipelines import (
     ListPipelines,
     ListVersions,
     PublishPipeline,
+    RollBackPipeline,
     UpdatePipeline,
 )
-from contracts.quality import CreateQualityTest, DeleteQualityTest, ListQualityTests
-from contracts.runs import AddressRunLogs, CancelRun, FindRun, ListRuns, RequestRun
+from contracts.previews import PreviewPipeline, RunTests
+from contracts.quality import CreateQualityTest, DeleteQualityTest, ListQualityResults, ListQualityTests
+from contracts.runs import AddressRunLogs, CancelRun, FindRun, ListRuns, RequestRun, RetryRun
 from contracts.schedules import CreateSchedule, DeleteSchedule, FindSchedule, ListSchedules, UpdateSchedule
 from contracts.tables import DocumentTable, FindTable, ListTables, PreviewTable, ReadSchemas, RunSql
 from contracts.triggers import (
@@ -57,6 +60,7 @@ QUERIES: Final[tuple[type[Query[Any]], ...]] = (
     ChangeZone,
     CheckHealth,
     CollectFiles,
+    CompareVersion,
     CreateNamespace,
     CreatePipeline,
     CreateQualityTest,
@@ -85,6 +89,7 @@ QUERIES: Final[tuple[type[Query[Any]], ...]] = (
     ListFiles,
     ListNamespaces,
     ListPipelines,
+    ListQualityResults,
     ListQualityTests,
     ListRuns,
     ListSamples,
@@ -93,6 +98,7 @@ QUERIES: Final[tuple[type[Query[Any]], ...]] = (
     ListTriggers,
     ListVersions,
     ListZones,
+    PreviewPipeline,
     PreviewTable,
     PublishPipeline,
     ReadCodeFile,
@@ -104,7 +110,10 @@ QUERIES: Final[tuple[type[Query[Any]], ...]] = (
     RemoveZone,
     RequestRun,
     RetryFile,
+    RetryRun,
+    RollBackPipeline,
     RunSql,
+    RunTests,
     UpdateNamespace,
     UpdatePipeline,
     UpdateSchedule,

@@ -65,6 +65,21 @@ class Publication(Given):
     message: str | None = None
 
 
+class Rollback(Given):
+    """The version to go back to."""
+
+    version: int
+    message: str | None = None
+
+
+class PreviewRequest(Given):
+    """What a preview runs, and how much of its result it shows."""
+
+    limit: int | None = None
+    sample_files: list[str] | None = None
+    code: Code | None = None
+
+
 class NewTest(Given):
     """A quality test to be made."""
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from litestar import Response
 
 from contracts.messages import Query
+from contracts.previews import Sent
 from contracts.tables import ResultEnd
 from services.gateway.arrow import ArrowPieces, columns_of, csv_lines, csv_of, rows_of
 from services.gateway.held import held
@@ -30,6 +31,17 @@ async def result(bus: Bus, query: Callable[[str], Query[ResultEnd]], accept: str
     if CSV in accept:
         return await held(_asked(bus, query, _csv), f"{CSV}; charset=utf-8")
     return await held(_asked(bus, query, _json), JSON)
+
+
+async def sent(bus: Bus, query: Callable[[str], Query[Sent]]) -> Response[Any]:
+    """Ask, and answer with the JSON that comes in chunks."""
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        async with asking(bus, query) as answer:
+            async for chunk in answer:
+                yield chunk
+
+    return await held(chunks(), JSON)
 
 
 async def _asked(bus: Bus, query: Callable[[str], Query[ResultEnd]], render: Render) -> AsyncGenerator[bytes, None]:

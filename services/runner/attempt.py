@@ -18,7 +18,8 @@ from services.runner.journal import Journal
 from services.runner.pool import ProcessLost
 from services.runner.problems import AuthorError
 from services.runner.resources import Resources
-from services.runner.working import Broken, FoundOnMain, Halted, Step, Working, phase_since
+from services.runner.watch import Broken
+from services.runner.working import FoundOnMain, Halted, Step, Working, phase_since
 from shared.errors import RatError
 from shared.lakehouse.port import BranchClosed, MergeConflict, Merged
 
@@ -208,6 +209,7 @@ class AttemptWork:
                 for one in self._working.inputs
             ],
             outputs=[Output(table=attempt.pipeline, rows=rows)] if has_output else [],
+            changes=worked.changes if worked is not None else [],
             logs_key=report.logs_key(self._pipeline, attempt.run_id, attempt.attempt),
         )
 

@@ -28,7 +28,7 @@ _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
 class Strategy(StrEnum):
-    """How new rows meet the table (`pipelines.md`, Merge strategies)."""
+    """The merge strategies that are built in (`pipelines.md`, Merge strategies)."""
 
     FULL_REFRESH = "full_refresh"
     APPEND_ONLY = "append_only"
@@ -36,11 +36,6 @@ class Strategy(StrEnum):
     DELETE_INSERT = "delete_insert"
     SCD2 = "scd2"
     SNAPSHOT = "snapshot"
-
-    @property
-    def is_incremental(self) -> bool:
-        """Whether rows that the table has already stay in it."""
-        return self is not Strategy.FULL_REFRESH
 
 
 class Materialized(StrEnum):
@@ -134,18 +129,19 @@ def read_config(files: Mapping[str, str], pipeline_file: str, sign: str = SQL_SI
         from_file = _read(CONFIG_FILE, list(_yaml_settings(text)), _CONFIG)
     except AuthorError as error:
         from_file = _Read(problems=list(error.problems))
-    annotations = _read(pipeline_file, list(header_annotations(files.get(pipeline_file, ""), sign)), _CONFIG)
+    pipeline = files.get(pipeline_file, "")
+    annotations = _read(pipeline_file, list(header_annotations(pipeline, sign)), _CONFIG)
     places = {key: Problem(CONFIG_FILE, "", line) for key, line in from_file.lines.items()}
     places |= {key: Problem(pipeline_file, "", line) for key, line in annotations.lines.items()}
     config = replace(Config(), **(from_file.values | annotations.values), places=places)
-    problems = from_file.problems + annotations.problems
+    problems = from_file.problems + annotations.problems + _unfinished(pipeline_file, pipeline, sign, _CONFIG)
     return config, problems or [config.problem(key, message) for key, message in _unfit(config)]
 
 
 def _unfit(config: Config) -> Iterator[tuple[str, str]]:
     """Settings that do not go together: the key that is at fault, and what is wrong with it."""
     strategy = config.merge_strategy
-    for needed in needs(strategy):
+    for needed in plugin_of(strategy).needs:
         if not getattr(config, needed):
             yield "merge_strategy", f"merge_strategy {strategy} needs {needed}, which is not set"
     if config.on_schema_change is SchemaChange.REPLACE and strategy != Strategy.FULL_REFRESH:
@@ -161,38 +157,17 @@ def _unfit(config: Config) -> Iterator[tuple[str, str]]:
         yield "scd_valid_to", f"scd_valid_from and scd_valid_to are both {config.scd_valid_to!r}; they must differ"
 
 
-def needs(strategy: str) -> Sequence[str]:
-    """The settings that a strategy cannot do without."""
-    if strategy in list(Strategy):
-        return _NEEDS.get(Strategy(strategy), ())
-    return _plugin(strategy).needs
-
-
-def is_incremental(strategy: str) -> bool:
-    """Whether rows that the table has already stay in it under a strategy."""
-    if strategy in list(Strategy):
-        return Strategy(strategy).is_incremental
-    return _plugin(strategy).is_incremental
-
-
-def _plugin(strategy: str) -> MergeStrategy:
+def plugin_of(strategy: str) -> MergeStrategy:
+    """What a strategy of settings that were read needs and does."""
     plugin = strategies().get(strategy)
     assert plugin is not None, "settings with the name of no strategy were refused"
     return plugin
 
 
-_NEEDS: Final[Mapping[Strategy, Sequence[str]]] = {
-    Strategy.INCREMENTAL: ("unique_key",),
-    Strategy.DELETE_INSERT: ("unique_key",),
-    Strategy.SCD2: ("unique_key",),
-    Strategy.SNAPSHOT: ("partition_column",),
-}
-
-
 def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]]:
     """What the header of a quality test says, and what is wrong with it."""
     read = _read(path, list(header_annotations(text)), _TEST)
-    return replace(QualityHeader(), **read.values), read.problems
+    return replace(QualityHeader(), **read.values), read.problems + _unfinished(path, text, SQL_SIGN, _TEST)
 
 
 def misplaced_annotations(path: str, text: str, sign: str = SQL_SIGN) -> list[Problem]:
@@ -225,13 +200,29 @@ def unknown_columns(config: Config, given: Sequence[str]) -> list[Problem]:
 def header_annotations(text: str, sign: str = SQL_SIGN) -> Iterator[_Setting]:
     """The lines `-- @key: value`, or `# @key: value`, among the comments that a file begins with."""
     annotation = _annotation(sign)
+    for number, line in _header(text, sign):
+        if found := annotation.match(line):
+            yield _Setting(found[1], found[2], number)
+
+
+def _unfinished(path: str, text: str, sign: str, known: Mapping[str, _Reader]) -> list[Problem]:
+    """Lines of a header that name a setting without a colon, and so set nothing."""
+    named = re.compile(rf"\s*{sign}\s*@(\w+)(?!\s*:)\b")
+    return [
+        Problem(path, f"@{found[1]} sets nothing without a colon: write `{sign} @{found[1]}: value`", number)
+        for number, line in _header(text, sign)
+        if (found := named.match(line)) and found[1].lower() in known
+    ]
+
+
+def _header(text: str, sign: str) -> Iterator[tuple[int, str]]:
+    """The comments that a file begins with, and their lines."""
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         if not line.lstrip().startswith(sign):
             return
-        if found := annotation.match(line):
-            yield _Setting(found[1], found[2], number)
+        yield number, line
 
 
 def _annotation(sign: str) -> re.Pattern[str]:
@@ -296,14 +287,12 @@ def _choice(choices: type[StrEnum]) -> _Reader:
 
 def _strategy(key: str, value: Any) -> str:
     name = str(value).lower()
-    if name in list(Strategy):
-        return Strategy(name)
     try:
         if strategies().get(name) is not None:
             return name
     except BrokenPlugin as error:
         raise ValueError(f"{key} {value!r} cannot be used: {error}") from error
-    raise ValueError(f"unknown {key} {value!r}{expected(name, [*Strategy, *strategies().names])}")
+    raise ValueError(f"unknown {key} {value!r}{expected(name, strategies().names)}")
 
 
 def _text(key: str, value: Any) -> str:

@@ -227,6 +227,23 @@ def _verdict(result: QualityResult) -> str:
     return f"test {result.name} found {rows}{what}"
 
 
+# Phases
+
+
+def phase_after(name: str) -> str:
+    """The phase that follows one that is done."""
+    following = {"branch": "compile", "compile": "write", "write": "quality", "quality": "merge"}
+    return following[name]
+
+
+def bytes_as_said(size: int) -> str:
+    """A number of bytes as authors write it in `memory_limit`."""
+    for unit, name in ((10**12, "TB"), (1_000_000_000, "GB"), (1_000_000, "MB"), (1000, "kB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}"
+    return f"{size} bytes"
+
+
 # Merging
 
 
@@ -299,6 +316,11 @@ _FINAL: Final = {
     FailureKind.INTERNAL: (RunStatus.FAILED, ErrorKind.INTERNAL),
 }
 """Failures that another try would only repeat."""
+
+
+def error_kind(kind: FailureKind) -> ErrorKind:
+    """The kind of error that a failure is told as, where nothing is tried again."""
+    return _FINAL[kind][1] if kind in _FINAL else ErrorKind.UNAVAILABLE
 
 
 @dataclass(frozen=True)

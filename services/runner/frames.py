@@ -11,7 +11,8 @@ from contracts.landing import ClaimedFile, ZoneForm
 from contracts.messages import Message
 from contracts.names import PipelineName
 from contracts.pipelines import Validation
-from contracts.reports import Input, QualityResult
+from contracts.previews import PreviewColumn, PreviewPhase
+from contracts.reports import Input, QualityResult, TableChanges
 from contracts.runs import LogLine, Phase
 from services.runner.domain import FailureKind
 
@@ -43,6 +44,8 @@ class WorkOrder(Message):
     """Path below the pipeline's folder → text."""
     parameters: dict[str, Any]
     started_at: AwareDatetime
+    dry_run: bool = False
+    """Whether to say what the branch changes of main."""
 
 
 class ZoneFiles(Message):
@@ -79,8 +82,32 @@ class ValidationOrder(Message):
     files: dict[str, str]
 
 
+class PreviewOrder(Message):
+    """Code to run over what the runner gives it, without writing anything."""
+
+    type: Literal["preview"] = "preview"
+    pipeline: PipelineName
+    files: dict[str, str]
+    limit: int
+
+
+class TestOrder(Message):
+    """Tests to run on what main holds."""
+
+    type: Literal["test"] = "test"
+    pipeline: PipelineName
+    files: dict[str, str]
+
+
+class Interrupt(Message):
+    """Stop what goes on, now: nobody waits for what comes of it."""
+
+    type: Literal["interrupt"] = "interrupt"
+
+
 ToProcess = Annotated[
-    SetUp | WorkOrder | ZoneFiles | Locations | Similar | ValidationOrder, Field(discriminator="type")
+    SetUp | WorkOrder | ZoneFiles | Locations | Similar | ValidationOrder | PreviewOrder | TestOrder | Interrupt,
+    Field(discriminator="type"),
 ]
 
 # From a process
@@ -140,6 +167,12 @@ class PhaseDone(Message):
     phase: Phase
 
 
+class Comparing(Message):
+    """What comes next is the comparison of the branch with main, after all phases of the process."""
+
+    type: Literal["comparing"] = "comparing"
+
+
 class Worked(Message):
     """The work is done: the branch holds what is to be merged, and the tests have judged it."""
 
@@ -149,6 +182,7 @@ class Worked(Message):
     files_read: int
     inputs: list[Input]
     quality: list[QualityResult]
+    changes: list[TableChanges] = []
 
 
 class Failed(Message):
@@ -167,8 +201,47 @@ class Validated(Message):
     validation: Validation
 
 
+class Previewed(Message):
+    """A part of a preview: what it sets is known now."""
+
+    type: Literal["previewed"] = "previewed"
+    columns: list[PreviewColumn] | None = None
+    rows: list[dict[str, Any]] | None = None
+    total_row_count: int | None = None
+    explain_output: str | None = None
+    memory_peak_bytes: int | None = None
+    warnings: list[str] = []
+    phase: PreviewPhase | None = None
+
+
+class Looked(Message):
+    """The preview is done."""
+
+    type: Literal["looked"] = "looked"
+
+
+class Tested(Message):
+    """How the tests judge what main holds."""
+
+    type: Literal["tested"] = "tested"
+    results: list[QualityResult]
+
+
 FromProcess = Annotated[
-    Ready | Logged | Configured | AskFiles | AskLocations | AskSimilar | PhaseDone | Worked | Failed | Validated,
+    Ready
+    | Logged
+    | Configured
+    | AskFiles
+    | AskLocations
+    | AskSimilar
+    | PhaseDone
+    | Comparing
+    | Worked
+    | Failed
+    | Validated
+    | Previewed
+    | Looked
+    | Tested,
     Field(discriminator="type"),
 ]
 

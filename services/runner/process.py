@@ -16,18 +16,24 @@ from services.runner.domain import FailureKind
 from services.runner.engine.session import open_connection
 from services.runner.frames import (
     Failed,
+    Looked,
+    PreviewOrder,
     Ready,
     SetUp,
+    Tested,
+    TestOrder,
     Validated,
     ValidationOrder,
     Worked,
     WorkOrder,
 )
 from services.runner.plugins import BrokenPlugin
+from services.runner.preview import PreviewWork, judge_main
 from services.runner.problems import AuthorError, WorkFailed
 from services.runner.validate import validate
-from services.runner.work import Parent, Work, Workplace
-from shared.errors import Unavailable
+from services.runner.work import Work
+from services.runner.workplace import Parent, Workplace
+from shared.errors import Declined, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.port import BranchClosed
 from shared.settings import Settings
@@ -49,6 +55,10 @@ def main() -> None:
             match parent.hear():
                 case WorkOrder() as order:
                     _work(workplace, order)
+                case PreviewOrder() as order:
+                    _look(workplace, order)
+                case TestOrder() as order:
+                    _test(workplace, order)
                 case ValidationOrder() as order:
                     parent.say(Validated(validation=validate(workplace.connection, order.pipeline, order.files)))
                 case other:
@@ -60,6 +70,7 @@ def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
     settings = _settings(set_up.settings)
     connection = open_connection(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
     plugins.load()
+    parent.interrupt = connection.interrupt
     with catalogs(settings, "runner") as catalog_of:
         yield Workplace(parent, connection, catalog_of, settings.s3_bucket, set_up.threads, set_up.memory_limit_bytes)
 
@@ -79,11 +90,32 @@ def _work(workplace: Workplace, order: WorkOrder) -> None:
     try:
         said: Worked | Failed = work.do()
     except Exception as error:
-        kind, message = _failure(error)
-        if kind is FailureKind.INTERNAL:
-            sys.excepthook(type(error), error, error.__traceback__)
-        said = Failed(kind=kind, error=message, inputs=work.inputs)
+        said = _failed(error).model_copy(update={"inputs": work.inputs})
     workplace.parent.say(said)
+
+
+def _look(workplace: Workplace, order: PreviewOrder) -> None:
+    said: Looked | Failed = Looked()
+    try:
+        PreviewWork(workplace, order).do()
+    except Exception as error:
+        said = _failed(error)
+    workplace.parent.say(said)
+
+
+def _test(workplace: Workplace, order: TestOrder) -> None:
+    try:
+        said: Tested | Failed = judge_main(workplace, order)
+    except Exception as error:
+        said = _failed(error)
+    workplace.parent.say(said)
+
+
+def _failed(error: Exception) -> Failed:
+    kind, message = _failure(error)
+    if kind is FailureKind.INTERNAL:
+        sys.excepthook(type(error), error, error.__traceback__)
+    return Failed(kind=kind, error=message)
 
 
 def _failure(error: Exception) -> tuple[FailureKind, str]:
@@ -99,6 +131,8 @@ def _failure(error: Exception) -> tuple[FailureKind, str]:
             return FailureKind.CLOSED, error.message
         case CommitFailedException() | ValidationException():
             return FailureKind.TRANSIENT, str(error)
+        case Declined():
+            return FailureKind.TRANSIENT, error.message
         case Unavailable() | TimeoutError():
             return FailureKind.UNAVAILABLE, str(error)
         case MemoryError():

@@ -37,7 +37,7 @@ def finished(
         run_id=report.run_id,
         attempt=report.attempt,
         status=report.status,
-        error=None if report.error is None else report.error[:LONGEST_ERROR],
+        error=None if report.error is None else storable(report.error)[:LONGEST_ERROR],
         error_kind=report.error_kind,
         branch=report.branch,
         rows_written=report.rows_written,
@@ -52,12 +52,17 @@ def finished(
     )
 
 
+def storable(text: str) -> str:
+    """The text as PostgreSQL keeps it: without NUL, which an author's data may have brought into a message."""
+    return text.replace("\0", "�")
+
+
 def last_lines(lines: Sequence[LogLine]) -> list[LogLine]:
     """The end of a log, as much of it as an event takes."""
     kept: list[LogLine] = []
     size = 0
     for line in reversed(lines[-LAST_LOG_LINES:]):
-        short = line.model_copy(update={"message": line.message[:LONGEST_LINE]})
+        short = line.model_copy(update={"message": storable(line.message)[:LONGEST_LINE]})
         size += len(short.model_dump_json().encode())
         if size > LAST_LOG_BYTES:
             break

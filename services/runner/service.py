@@ -10,16 +10,18 @@ from uuid import uuid4
 
 import structlog
 
-from contracts.landing import CheckFiles, ClaimFiles, ListZones
+from contracts.landing import CheckFiles, ClaimFiles, FindZone, ListFiles, ListSamples, ListZones
 from contracts.maintenance import CollectedFiles, CollectFiles
 from contracts.names import Qualified
-from contracts.pipelines import CheckedFile, FileProblem, ValidatePipeline, Validation
+from contracts.pipelines import CheckedFile, FileProblem, PinDraft, ValidatePipeline, Validation
+from contracts.previews import PreviewPipeline, RunTests, Sent
 from contracts.runs import AttemptFinished, CheckAttempt, ClaimRun, LogWritten, RunCancel, RunProgressed, RunQueued
 from services.runner import domain
 from services.runner.code import Code
 from services.runner.domain import Work
 from services.runner.frames import Validated, ValidationOrder
 from services.runner.held import HeldRun
+from services.runner.looks import Looks
 from services.runner.pool import ProcessLost, pool
 from services.runner.problems import AuthorError
 from services.runner.resources import Resources
@@ -46,6 +48,7 @@ class Runner:
     resources: Resources
     free: asyncio.Semaphore
     """A place for each worker."""
+    looks: Looks
     name: str = field(default_factory=lambda: uuid4().hex)
     held: set[HeldRun] = field(default_factory=set)
     working: set[asyncio.Task[None]] = field(default_factory=set)
@@ -70,6 +73,14 @@ class Runner:
             raise Unavailable(f"the files could not be checked within {_VALIDATION_SECONDS:g} s") from error
         assert isinstance(answer, Validated), f"a validation was answered by {answer.type}"
         return answer.validation
+
+    async def preview_pipeline(self, query: PreviewPipeline) -> Sent:
+        """Run code over samples, and send what it gives; nothing is written."""
+        return await self.looks.preview(query)
+
+    async def run_tests(self, query: RunTests) -> Sent:
+        """Run the tests of a pipeline on main, and send how they judge it."""
+        return await self.looks.run_tests(query)
 
     async def sweep_branches(self) -> None:
         """Forget the branches of runs that ended long ago; until then they can be looked at.
@@ -152,9 +163,12 @@ def wire(bus: Bus, runner: Runner) -> Taker:
     """Declare what the runner hears, says, asks and answers, and give what it takes runs from."""
     bus.hear(RunCancel, runner.cancel_run)
     bus.answer(ValidatePipeline, runner.validate_pipeline)
+    bus.answer(PreviewPipeline, runner.preview_pipeline)
+    bus.answer(RunTests, runner.run_tests)
     bus.answer(CollectFiles, runner.collect_files)
     bus.say(AttemptFinished, RunProgressed, LogWritten)
-    bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles, ListZones)
+    bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles)
+    bus.asks(PinDraft, FindZone, ListSamples, ListFiles, ListZones)
     return bus.take(RunQueued)
 
 
@@ -168,7 +182,7 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
         pool(settings) as processes,
     ):
         resources = Resources(bus, tables, objects, Code(objects), processes, settings)
-        runner = Runner(resources, asyncio.Semaphore(settings.runner_workers))
+        runner = Runner(resources, asyncio.Semaphore(settings.runner_workers), Looks(resources))
         taker = wire(bus, runner)
         bus.check("lakehouse", tables.head)
         jobs = (lambda: runner.take_runs(taker), lambda: every(_SWEEP_SECONDS, runner.sweep_branches))

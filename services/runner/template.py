@@ -281,13 +281,31 @@ def _render(path: str, template: str, scope: Scope) -> str:
     try:
         return _environment().from_string(template).render(names)
     except jinja2.TemplateSyntaxError as error:
-        raise AuthorError(Problem(path, error.message or "does not parse", error.lineno)) from error
+        raise AuthorError(Problem(path, _reworded(error.message or "does not parse"), error.lineno)) from error
     except RecursionError as error:
         raise AuthorError(Problem(path, "a macro calls itself without end", _line(error))) from error
     except (*_MISTAKES, jinja2.TemplateError, plugins.BrokenPlugin) as error:
         line = _line(error)
         raise AuthorError(_about(path, template, error, line)) from error
 
+
+def _reworded(message: str) -> str:
+    """What Jinja says of a template that does not parse, in words that tell what to do."""
+    if found := _NOT_CLOSED.search(message):
+        tags = " or ".join(f"{{% {tag} %}}" for tag in re.findall(r"'(\w+)'", found[1]))
+        return f"{{% {found[2]} %}} is never closed: expected {tags}"
+    if found := _NO_TAG.match(message):
+        return f"there is no tag {{% {found[1]} %}}{did_you_mean(found[1], _TAGS)}"
+    if found := _NO_FILTER.match(message):
+        known = _environment().filters if found[1] == "filter" else _environment().tests
+        return f"there is no {found[1]} {found[2]!r}{did_you_mean(found[2], known)}"
+    return message
+
+
+_NOT_CLOSED: Final = re.compile(r"looking for the following tags: (.*?)\. The innermost block .* closed is '(\w+)'")
+_NO_TAG: Final = re.compile(r"Encountered unknown tag '(\w+)'")
+_NO_FILTER: Final = re.compile(r"No (filter|test) named '(\w+)'")
+_TAGS: Final = ("if", "elif", "else", "endif", "for", "endfor", "set", "endset", "macro", "endmacro", "with", "endwith")
 
 _MISTAKES: Final = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 _UNDEFINED: Final = re.compile(r"'(\w+)' is undefined")

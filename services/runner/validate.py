@@ -14,8 +14,8 @@ from services.runner.compile import PIPELINE_FILE, is_known, test_files, test_na
 from services.runner.config import (
     Config,
     Strategy,
-    is_incremental,
     misplaced_annotations,
+    plugin_of,
     read_config,
     read_test_header,
     unknown_columns,
@@ -84,7 +84,7 @@ def _worlds(pipeline: Qualified, config: Config) -> list[Facts]:
         watermark_column=config.watermark_column,
         is_rehearsal=True,
     )
-    keeps = is_incremental(config.merge_strategy)
+    keeps = plugin_of(config.merge_strategy).is_incremental
     later = replace(first, is_incremental=lambda: keeps, watermark=lambda: Sql("null"))
     return [first, later] if keeps or config.watermark_column is not None else [first]
 

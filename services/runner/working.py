@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from contracts.landing import CheckFiles, ClaimedFile, ClaimFiles, FilesChecked, ListZones
 from contracts.messages import Query, utc_now
@@ -17,6 +17,7 @@ from services.runner.frames import (
     AskFiles,
     AskLocations,
     AskSimilar,
+    Comparing,
     Configured,
     Failed,
     Locations,
@@ -30,7 +31,7 @@ from services.runner.frames import (
 from services.runner.journal import Journal
 from services.runner.pool import Process
 from services.runner.resources import Resources
-from shared.background import happens
+from services.runner.watch import Allowance, Broken, end_all, watched
 from shared.errors import AlreadyExists, NotFound, Unavailable
 from shared.lakehouse.port import BranchClosed, Merged
 from shared.similar import closest
@@ -40,9 +41,6 @@ RunnerPhase: TypeAlias = Literal["branch", "merge"]
 
 _ASKING_SECONDS: Final = 8.0
 """How long a question is repeated to a service that does not answer, before the attempt is given up."""
-_WATCH_SECONDS: Final = 0.5
-_HEADROOM_BYTES: Final = 1_000_000_000
-"""What a process may have beyond the memory of DuckDB: Python, PyIceberg, buffers of Parquet and Arrow."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +61,6 @@ class Halted(Exception):
         self.step = step
 
 
-class Broken(Exception):
-    """The attempt cannot go on, and its kind of failure decides what is next."""
-
-    def __init__(self, kind: FailureKind, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-
-
 @dataclass
 class Working:
     """The work on one attempt, and what is known of it so far."""
@@ -86,10 +75,11 @@ class Working:
     base: str | None = None
     """The snapshot that the branch was made from."""
     inputs: list[Input] = field(default_factory=list)
-    _timeout_seconds: float = 3600
-    _memory_limit_bytes: int | None = None
     _has_files: bool = False
     _checking: asyncio.Task[None] | None = None
+
+    def __post_init__(self) -> None:
+        self._allowance = Allowance(self.resources.pool.memory_limit_bytes)
 
     async def do(self) -> Worked:
         """Make the branch while a process compiles, then let it write and test."""
@@ -108,40 +98,26 @@ class Working:
             if said.kind is FailureKind.SQL and self._has_files:
                 # A file that was replaced or removed under the query can fail it in any way.
                 await self._check_files()
-            raise Broken(said.kind, said.error)
+            raise self._broken(said)
         finally:
-            await _cancelled(branching, self._checking)
+            await end_all(branching, self._checking)
 
     async def _in_process(self, branching: asyncio.Task[None]) -> Worked | Failed:
-        """Let a process do the work; it is killed by cancel, timeout and memory limit."""
+        """Let a process do the work; cancel and timeout interrupt it, and kill it if it goes on, memory kills it."""
         async with self.resources.pool.process() as process:
-            conversation = asyncio.create_task(self._converse(process, branching))
-            watch = asyncio.create_task(self._watch(process))
-            try:
-                await asyncio.wait({conversation, watch}, return_when=asyncio.FIRST_COMPLETED)
-                if not conversation.done():
-                    raise watch.result()
-                said = conversation.result()
-            finally:
-                await _cancelled(conversation, watch)
+            said = await watched(
+                process, self._converse(process, branching), self._allowance, self.cancelled, self.journal.log
+            )
             if isinstance(said, Failed) and said.kind in (FailureKind.INTERNAL, FailureKind.MEMORY):
                 # Who knows what state the process is in: leaving the block by an error ends it.
                 await branching
-                raise Broken(said.kind, said.error)
-            return said
+                raise self._broken(said)
+        if isinstance(said, Broken):
+            raise said
+        return said
 
-    async def _watch(self, process: Process) -> Broken:
-        """Wait for a reason to kill the process."""
-        began = perf_counter()
-        while True:
-            remaining = began + self._timeout_seconds - perf_counter()
-            if remaining <= 0:
-                return Broken(FailureKind.TIMEOUT, f"took longer than {self._timeout_seconds:g} s (timeout_seconds)")
-            if await happens(self.cancelled, within_seconds=min(_WATCH_SECONDS, remaining)):
-                return Broken(FailureKind.CANCELLED, "cancelled on request")
-            limit = (self._memory_limit_bytes or self.resources.pool.memory_limit_bytes) + _HEADROOM_BYTES
-            if process.resident_bytes() > limit:
-                return Broken(FailureKind.MEMORY, f"the process needed more than {limit} bytes of memory")
+    def _broken(self, said: Failed) -> Broken:
+        return self._allowance.used_up(said.error) if said.kind is FailureKind.MEMORY else Broken(said.kind, said.error)
 
     async def _converse(self, process: Process, branching: asyncio.Task[None]) -> Worked | Failed:
         """Give the process its order, answer what it asks, and hear what came of it."""
@@ -155,14 +131,21 @@ class Working:
                 case AskFiles() as question:
                     await process.send(await self._claim_files(question))
                 case AskLocations(tables=tables):
+                    if not branching.done():
+                        self._allowance.phase = "branch"
+                        await branching
+                        self._allowance.phase = "compile"
                     await branching
                     await process.send(await self._locate(tables))
                 case AskSimilar(kind=kind, name=name):
                     await process.send(Similar(name=closest(name, await self._names(kind))))
                 case PhaseDone(phase=phase):
+                    self._allowance.phase = domain.phase_after(phase.name)
                     self.journal.phase(phase)
                     if phase.name == "write" and self._has_files:
                         self._checking = asyncio.create_task(self._check_files())
+                case Comparing():
+                    self._allowance.phase = "comparison with main"
                 case Worked() | Failed() as said:
                     return said
                 case other:
@@ -179,11 +162,12 @@ class Working:
             files=await self.resources.code.read(self._pipeline, attempt.files),
             parameters=attempt.parameters,
             started_at=utc_now(),
+            dry_run=attempt.dry_run,
         )
 
     def _heed(self, configured: Configured) -> None:
-        self._timeout_seconds = configured.timeout_seconds
-        self._memory_limit_bytes = configured.memory_limit_bytes
+        self._allowance.timeout_seconds = configured.timeout_seconds
+        self._allowance.memory_limit_bytes = configured.memory_limit_bytes
         self.patience = replace(
             self.patience, max_retries=configured.max_retries, retry_delay_seconds=configured.retry_delay_seconds
         )
@@ -302,18 +286,3 @@ class Working:
 def phase_since(began: float, name: RunnerPhase, **metadata: str) -> Phase:
     """A phase that began at this reading of the clock and ends now."""
     return Phase(name=name, duration_ms=round((perf_counter() - began) * 1000, 3), metadata=metadata)
-
-
-async def _cancelled(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancel what is still going on, and wait until it is over."""
-    all_of_them = {task for task in tasks if task is not None}
-    running = all_of_them
-    while running:
-        for task in running:
-            task.cancel()
-        # A library under the task may lose the cancellation at the end of a wait: it is repeated.
-        _, running = await asyncio.wait(running, timeout=0.2)
-    for task in all_of_them:
-        if not task.cancelled():
-            # What it raised was dealt with where it was waited for; looking at it keeps asyncio from complaining.
-            task.exception()

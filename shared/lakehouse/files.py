@@ -6,6 +6,7 @@ written or read once is kept in memory. And the metadata files of a commit can b
 """
 
 import io
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,7 +19,7 @@ from pyarrow.fs import S3FileSystem
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
 from contracts.names import Qualified
-from shared.errors import Unavailable
+from shared.errors import Declined, Unavailable
 from shared.settings import Settings
 
 _MEBIBYTE: Final = 1024**2
@@ -38,6 +39,13 @@ def s3_properties(settings: Settings, role: str) -> dict[str, str]:
     }
 
 
+_DECLINED: Final = re.compile(
+    r"AWS Error (INTERNAL_FAILURE|SERVICE_UNAVAILABLE|SLOW_DOWN|THROTTLING|REQUEST_TIMEOUT)"
+    r"|\(HTTP status (5\d\d|429|408)\)"
+)
+"""What the SDK in pyarrow says of answers that another try may change."""
+
+
 def new_folder(bucket: str, table: Qualified) -> str:
     """A location for a table that is created: two branches may create the same name."""
     return f"s3://{bucket}/{'/'.join(table)}/{uuid4().hex[:12]}"
@@ -45,7 +53,7 @@ def new_folder(bucket: str, table: Qualified) -> str:
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Tell a store that cannot be reached from a file that is not there; pyarrow says OSError to both.
+    """Tell a store that cannot be reached, or declines, from a file that is not there: pyarrow says OSError to all.
 
     Files of metadata do so by themselves. Put it around whatever has pyarrow read or write data files.
     """
@@ -56,6 +64,8 @@ def storage_errors(what: str) -> Iterator[None]:
     except OSError as error:
         if "ACCESS_DENIED" in str(error):
             raise PermissionError(f"{what}: {error}") from error
+        if _DECLINED.search(str(error)):
+            raise Declined(f"the object store declined {what}: {error}") from error
         raise Unavailable(f"the object store cannot be reached for {what}: {error}") from error
 
 

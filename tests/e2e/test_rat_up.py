@@ -97,6 +97,8 @@ async def test_a_platform_is_started_used_stopped_and_found_again(kind: str, tmp
         read_its_log(terminal, run_id)
         run_what_is_good(terminal, tmp_path / "orders.csv")
         query_in_all_formats(terminal)
+        look_without_a_run(terminal, tmp_path)
+        go_back(terminal)
         await replay_what_could_not_be_handled(terminal, connection["nats"])
 
         up.send_signal(signal.SIGTERM)
@@ -205,6 +207,31 @@ def run_what_is_good(terminal: Terminal, orders: Path) -> None:
     assert "default.bronze.orders" in terminal.rat("tables").stdout
     assert "default/orders" in terminal.rat("zones").stdout
     assert "default.bronze.orders" in terminal.rat("pipelines").stdout
+
+
+def look_without_a_run(terminal: Terminal, folder: Path) -> None:
+    seen = terminal.json("preview", "bronze.orders", "--limit", "2")
+    assert (len(seen["rows"]), seen["total_row_count"], seen["error"]) == (2, 3, None)
+    other = folder / "other.sql"
+    other.write_text("select id, amount * 2 as twice\nfrom {{ this }}\n")
+    shown = terminal.rat("preview", "bronze.orders", "--file", str(other), "--plan").stdout
+    assert "twice" in shown
+    assert "3 of 3 rows" in shown
+    other.write_text("select idd from {{ this }}")
+    assert "pipeline.sql:1:8" in terminal.rat("preview", "bronze.orders", "-f", str(other), code=1).stderr
+
+    assert "amounts" in terminal.rat("test", "bronze.orders").stdout
+    dry = terminal.rat("run", "bronze.orders", "--dry-run").stdout
+    assert "would change" in dry
+    assert "dry run, main is as it was" in dry
+
+
+def go_back(terminal: Terminal) -> None:
+    assert [one["version_number"] for one in terminal.json("versions", "bronze.orders")["versions"]] == [3, 2, 1]
+    assert "config.yaml" in terminal.rat("diff", "bronze.orders", "2").stdout
+    assert terminal.json("diff", "bronze.orders", "1", "3")["files"] == []
+    assert "version 4 has the files of version 2" in terminal.rat("rollback", "bronze.orders", "2").stdout
+    assert "has no version 9" in terminal.rat("rollback", "bronze.orders", "9", code=4).stderr
 
 
 def query_in_all_formats(terminal: Terminal) -> None:

@@ -32,20 +32,24 @@ from contracts.namespaces import (
 from contracts.pipelines import (
     CheckedFile,
     CheckedTest,
+    CompareVersion,
     CreatePipeline,
     DeletePipeline,
     FileProblem,
     FindPipeline,
     FindVersion,
+    FoundReference,
     ListPipelines,
     ListVersions,
     NamespaceRemoved,
+    PinDraft,
     Pipeline,
     PipelineEdited,
     PipelinePublished,
     PipelineRemoved,
     Published,
     PublishPipeline,
+    RollBackPipeline,
     UpdatePipeline,
     ValidatePipeline,
     Validation,
@@ -64,6 +68,7 @@ from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound,
 from shared.object_store import ObjectStore, object_store
 from tests.buses import playing_all
 from tests.waiting import eventually
+from tests.zones import zone
 
 
 def unique(name: str) -> str:
@@ -86,8 +91,8 @@ class World:
     validated: list[ValidatePipeline] = field(default_factory=list)
     findings: dict[str, Validation] = field(default_factory=dict)
     """Pipeline → what the runner finds in it."""
-    zones: dict[str, int] = field(default_factory=dict)
-    """Namespace → how many zones it holds."""
+    zones: dict[str, list[str]] = field(default_factory=dict)
+    """Namespace → its landing zones."""
 
     def of(self, kind: type[Any], pipeline: str) -> list[Any]:
         return [event for event in self.heard if isinstance(event, kind) and event.pipeline == pipeline]
@@ -141,8 +146,9 @@ async def world(stack: Stack) -> AsyncIterator[World]:
             return world.findings.get(query.pipeline) or Validation(valid=True, files=[])
 
         async def list_zones(query: ListZones) -> Zones:
-            """Count what the test said."""
-            return Zones(zones=[], total=world.zones.get(query.namespace or "", 0))
+            """List what the test said."""
+            zones = [zone(query.namespace or "", name) for name in world.zones.get(query.namespace or "", [])]
+            return Zones(zones=zones[: query.limit], total=len(zones))
 
         async def hear_published(event: PipelinePublished) -> None:
             world.heard.append(event)
@@ -206,7 +212,7 @@ async def test_a_namespace_is_made_described_listed_and_deleted(world: World) ->
 async def test_a_namespace_that_holds_something_is_deleted_by_force_only(world: World) -> None:
     namespace = await world.namespace()
     pipelines = [await world.pipeline(namespace=namespace) for _ in range(2)]
-    world.zones[namespace] = 3
+    world.zones[namespace] = ["a", "b", "c"]
 
     with pytest.raises(Conflict, match="2 pipelines and 3 landing zones"):
         await world.bus.ask(DeleteNamespace(name=namespace))
@@ -223,7 +229,7 @@ async def test_a_namespace_that_holds_something_is_deleted_by_force_only(world: 
 
 async def test_zones_alone_keep_a_namespace_from_being_deleted(world: World) -> None:
     namespace = await world.namespace()
-    world.zones[namespace] = 1
+    world.zones[namespace] = ["a"]
 
     with pytest.raises(Conflict, match="1 landing zone"):
         await world.bus.ask(DeleteNamespace(name=namespace))
@@ -591,6 +597,7 @@ async def test_publishing_pins_every_file_and_says_what_the_pipeline_reads(world
     pipeline = await world.pipeline("orders", layer="silver")
     sql = await world.write(pipeline, "pipeline.sql", "select 1")
     await world.write(pipeline, "tests/quality/t.sql", "select 1")
+    world.zones["default"] = ["orders"]
     world.findings[pipeline] = Validation(
         valid=True,
         files=[CheckedFile(path="pipeline.sql", valid=True)],
@@ -649,6 +656,35 @@ async def test_unknown_tables_and_stray_objects_are_warnings(world: World) -> No
     assert "stray" not in published.versions
 
 
+async def test_what_files_name_is_missed_where_they_name_it_with_what_may_have_been_meant(world: World) -> None:
+    raw = await world.pipeline("raw_orders")
+    pipeline = await world.pipeline()
+    world.zones["default"] = ["orders"]
+    test = "tests/quality/t.sql"
+    world.findings[pipeline] = Validation(
+        valid=True,
+        files=[CheckedFile(path="pipeline.sql", valid=True), CheckedFile(path=test, valid=True)],
+        references=[
+            FoundReference(type="landing_zone", name="default/ordres", path="pipeline.sql", line=2, column=6),
+            FoundReference(type="table", name=f"{raw}x", path=test, line=1, column=15),
+        ],
+    )
+
+    published = await world.publish(pipeline)
+
+    warnings = {file.path: file.warnings for file in published.validation.files}
+    assert warnings == {
+        "pipeline.sql": [
+            FileProblem(
+                line=2,
+                column=6,
+                message="there is no landing zone default/ordres yet, did you mean 'default/orders'?",
+            )
+        ],
+        test: [FileProblem(line=1, column=15, message=f"no pipeline writes {raw}x, did you mean {raw!r}?")],
+    }
+
+
 async def test_a_cycle_of_published_pipelines_is_refused(world: World) -> None:
     a, b = await world.pipeline("a"), await world.pipeline("b")
     world.reads(a, b)
@@ -702,6 +738,117 @@ async def test_versions_are_listed_and_the_oldest_are_forgotten(world: World) ->
     for number in (1, 9):
         with pytest.raises(NotFound):
             await world.bus.ask(FindVersion(pipeline=pipeline, version=number))
+
+
+async def test_rolling_back_makes_a_new_version_of_an_older_one_and_leaves_the_draft(world: World) -> None:
+    raw, pipeline = await world.pipeline("raw"), await world.pipeline("orders", layer="silver")
+    world.reads(pipeline, raw)
+    first = await world.publish(pipeline, "first")
+    world.reads(pipeline)
+    await world.write(pipeline, "pipeline.sql", "select 2 as id")
+    await world.publish(pipeline, "second")
+
+    done = await world.bus.ask(RollBackPipeline(pipeline=pipeline, version=1))
+
+    assert (done.status, done.from_version, done.new_version) == ("rolled_back", 1, 3)
+    assert done.message == "Rollback to version 1"
+    found = await world.find(pipeline)
+    assert (found.version, found.published_versions, found.draft_dirty) == (3, first.versions, True)
+    assert (await world.read(pipeline, "pipeline.sql")).content == "select 2 as id"
+    listed = (await world.bus.ask(ListVersions(pipeline=pipeline))).versions
+    assert [one.version_number for one in listed] == [3, 2, 1]
+    events = await eventually(lambda: _all(world.of(PipelinePublished, pipeline), 3))
+    assert [(event.version, event.reads_tables) for event in events][2] == (3, [raw])
+
+
+async def test_a_rollback_to_what_the_draft_is_leaves_nothing_dirty(world: World) -> None:
+    pipeline = await world.pipeline()
+    starter = (await world.read(pipeline, "pipeline.sql")).content
+    await world.publish(pipeline)
+    await world.write(pipeline, "pipeline.sql", "select 2 as id")
+    await world.publish(pipeline)
+    await world.write(pipeline, "pipeline.sql", starter)
+    assert (await world.find(pipeline)).draft_dirty
+
+    await world.bus.ask(RollBackPipeline(pipeline=pipeline, version=1, message="it was right"))
+
+    [listed] = (await world.bus.ask(ListPipelines(search=pipeline.split(".")[2]))).pipelines
+    assert (listed.version, listed.draft_dirty) == (3, False)
+
+
+async def test_rollbacks_and_publications_at_once_have_different_numbers(world: World) -> None:
+    pipeline = await world.pipeline()
+    await world.publish(pipeline)
+
+    rollbacks = [world.bus.ask(RollBackPipeline(pipeline=pipeline, version=1)) for _ in range(3)]
+    answers = await asyncio.gather(*rollbacks, world.publish(pipeline), world.publish(pipeline))
+
+    numbers = sorted(getattr(answer, "new_version", 0) or getattr(answer, "version", 0) for answer in answers)
+    assert numbers == [2, 3, 4, 5, 6]
+    assert (await world.find(pipeline)).version == 6
+
+
+async def test_a_rollback_is_refused_for_a_version_that_is_gone_and_for_one_that_closes_a_cycle(world: World) -> None:
+    first, second = await world.pipeline("a"), await world.pipeline("b")
+    world.reads(first, second)
+    await world.publish(first)
+    world.reads(first)
+    await world.publish(first)
+    world.reads(second, first)
+    await world.publish(second)
+
+    with pytest.raises(Conflict, match=f"{first} reads {second} reads {first}"):
+        await world.bus.ask(RollBackPipeline(pipeline=first, version=1))
+    with pytest.raises(NotFound, match="no version 7"):
+        await world.bus.ask(RollBackPipeline(pipeline=first, version=7))
+    assert (await world.find(first)).version == 2
+
+
+async def test_versions_are_compared_file_by_file(world: World) -> None:
+    pipeline = await world.pipeline()
+    await world.write(pipeline, "pipeline.sql", "select 1 as id,\n  'ü\u2028' as name\n")
+    await world.write(pipeline, "notes.md", "old")
+    await world.publish(pipeline)
+    await world.write(pipeline, "pipeline.sql", "select 2 as id,\n  'ü\u2028' as name\n")
+    await world.bus.ask(DeleteCodeFile(path=folder(pipeline) + "notes.md"))
+    await world.publish(pipeline)
+    await world.write(pipeline, "tests/quality/t.sql", "select 1")
+
+    between = await world.bus.ask(CompareVersion(pipeline=pipeline, version=1, against=2))
+    with_draft = await world.bus.ask(CompareVersion(pipeline=pipeline, version=2))
+    page = await world.bus.ask(CompareVersion(pipeline=pipeline, version=1, against=2, limit=1))
+
+    assert [(file.path, file.change) for file in between.files] == [
+        ("notes.md", "removed"),
+        ("pipeline.sql", "changed"),
+    ]
+    assert between.files[0].diff == (
+        "--- version 1/notes.md\n+++ /dev/null\n@@ -1 +0,0 @@\n-old\n\\ No newline at end of file\n"
+    )
+    assert between.files[1].diff.splitlines()[:5] == [
+        "--- version 1/pipeline.sql",
+        "+++ version 2/pipeline.sql",
+        "@@ -1,2 +1,2 @@",
+        "-select 1 as id,",
+        "+select 2 as id,",
+    ]
+    assert [(file.path, file.change) for file in with_draft.files] == [("tests/quality/t.sql", "added")]
+    assert with_draft.files[0].diff.startswith("--- /dev/null\n+++ draft/tests/quality/t.sql\n")
+    assert (len(page.files), page.total, page.next_cursor is not None) == (1, 2, True)
+    with pytest.raises(NotFound, match="no version 9"):
+        await world.bus.ask(CompareVersion(pipeline=pipeline, version=1, against=9))
+
+
+async def test_a_draft_can_be_pinned_without_publishing_it(world: World) -> None:
+    pipeline = await world.pipeline()
+    version = await world.write(pipeline, "pipeline.sql", "select 7 as id")
+
+    pinned = await world.bus.ask(PinDraft(pipeline=pipeline))
+
+    assert {file.path: file.version_id for file in pinned.files}["pipeline.sql"] == version
+    assert pinned.pipeline_id == (await world.find(pipeline)).id
+    with pytest.raises(NotFound):
+        await world.bus.ask(PinDraft(pipeline="default.bronze.nothing"))
 
 
 async def test_a_page_of_pipelines_with_many_pins_fits_into_a_message(world: World) -> None:

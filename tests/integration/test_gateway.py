@@ -431,6 +431,112 @@ async def test_a_publication_that_does_not_pass_says_what_is_wrong_in_each_file(
     assert file["errors"][0]["line"] == 1
 
 
+async def test_a_pipeline_goes_back_to_an_older_version_and_tells_what_differs(
+    user: Client, http: httpx.AsyncClient
+) -> None:
+    pipeline = await user.pipeline(f"default.bronze.{unique('back')}", "select 1 as id")
+    path = f"/pipelines/{pipeline.replace('.', '/')}"
+    file = f"/files/{pipeline.replace('.', '/pipelines/', 1).replace('.', '/')}/pipeline.sql"
+    await http.put(file, json={"content": "select 2 as id"})
+    await user.post(f"{path}/publish", {"message": "second"})
+
+    answer = await http.post(f"{path}/rollback", json={"version": 1, "message": "it was right"})
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {
+        "status": "rolled_back",
+        "from_version": 1,
+        "new_version": 3,
+        "message": "it was right",
+    }
+    assert ((await user.get(path))["version"], (await user.get(path))["draft_dirty"]) == (3, True)
+    diff = await user.get(f"{path}/versions/3/diff")
+    assert (diff["version"], diff["against"], diff["total"]) == (3, "draft", 1)
+    assert diff["files"][0]["diff"].splitlines()[-4:] == [
+        "-select 1 as id",
+        "\\ No newline at end of file",
+        "+select 2 as id",
+        "\\ No newline at end of file",
+    ]
+    assert (await user.get(f"{path}/versions/3/diff", against="1"))["files"] == []
+    assert (await user.get(f"{path}/versions/1"))["version_number"] == 1
+    problem(await http.post(f"{path}/rollback", json={"version": 9}), 404, "NOT_FOUND")
+    problem(await http.post(f"{path}/rollback", json={}), 400, "INVALID_ARGUMENT")
+    problem(await http.get(f"{path}/versions/3/diff", params={"against": "x"}), 400, "INVALID_ARGUMENT")
+
+
+async def test_a_draft_is_previewed_over_its_samples(user: Client, http: httpx.AsyncClient) -> None:
+    zone = unique("sampled")
+    await user.zone(zone)
+    sample = {"file": ("some.csv", b"id,name\n1,one\n2,two\n")}
+    assert (await http.post(f"/landing-zones/default/{zone}/samples", files=sample)).status_code == 201
+    sql = f"select * from {{{{ landing_zone('{zone}') }}}}"
+    pipeline = await user.pipeline(f"default.bronze.{unique('seen')}", sql, publish=False)
+    path = f"/pipelines/{pipeline.replace('.', '/')}/preview"
+
+    answer = await http.post(path, json={"limit": 1})
+    bare = await http.post(path)
+    mistaken = await http.post(path, json={"code": "select 1,\n  nope from range(1)"})
+
+    assert answer.status_code == 200, answer.text
+    seen = answer.json()
+    assert seen["columns"] == [{"name": "id", "type": "BIGINT"}, {"name": "name", "type": "VARCHAR"}]
+    assert (seen["rows"], seen["total_row_count"]) == ([{"id": 1, "name": "one"}], 2)
+    assert [phase["name"] for phase in seen["phases"]] == ["compile", "plan", "query", "count"]
+    assert seen["explain_output"]
+    assert seen["memory_peak_bytes"] > 0
+    assert seen["logs"]
+    assert seen["warnings"] == []
+    assert seen["error"] is None
+    assert len(bare.json()["rows"]) == 2
+    assert mistaken.json()["error"].startswith("pipeline.sql:2:3: Binder error")
+    assert (await user.get(f"/landing-zones/default/{zone}/files"))["total"] == 0
+    problem(await http.post("/pipelines/default/bronze/nope/preview"), 404, "NOT_FOUND")
+    problem(await http.post(path, json={"limit": 0}), 400, "INVALID_ARGUMENT")
+    problem(await http.post(path, json={"sample_files": ["none.csv"]}), 400, "INVALID_ARGUMENT")
+
+
+async def test_tests_judge_main_on_demand_and_their_history_is_kept(user: Client, http: httpx.AsyncClient) -> None:
+    pipeline = await user.pipeline(f"default.bronze.{unique('judged')}", "select range as id from range(3)")
+    path = f"/pipelines/{pipeline.replace('.', '/')}"
+    for name, sql, severity in (("small", "where id > 1", "warn"), ("known", "where id is null", "error")):
+        body = {"name": name, "sql": f"select * from {{{{ this }}}} {sql}", "severity": severity}
+        assert (await http.post(f"{path}/tests", json=body)).status_code == 201
+    await user.post(f"{path}/publish")
+    run = await user.succeeded(await user.run(pipeline))
+
+    judged = await http.post(f"{path}/tests/run")
+
+    assert judged.status_code == 200, judged.text
+    results = {result["name"]: result for result in judged.json()["results"]}
+    assert {"name", "status", "severity", "value", "expected", "duration_ms", "sample_rows"} <= results["small"].keys()
+    assert (results["small"]["status"], results["small"]["value"]) == ("warned", 1)
+    assert results["small"]["sample_rows"] == [{"id": 2}]
+    assert results["known"]["status"] == "passed"
+    assert [judged.json()[count] for count in ("passed", "failed", "total")] == [1, 0, 2]
+    history = await user.get(f"{path}/tests/small/results")
+    assert [(one["run_id"], one["status"], one["value"]) for one in history["results"]] == [(run["id"], "warned", 1)]
+    assert history["total"] == 1
+    problem(await http.get(f"{path}/tests/nothing/results"), 404, "NOT_FOUND")
+
+
+async def test_a_dry_run_says_what_would_change_and_can_be_run_again(user: Client, http: httpx.AsyncClient) -> None:
+    pipeline = await user.pipeline(f"default.bronze.{unique('dry')}", "select range as id from range(3)")
+    namespace, layer, name = pipeline.split(".")
+    body = {"namespace": namespace, "layer": layer, "pipeline": name, "dry_run": True}
+
+    run = await user.succeeded((await user.post("/runs", body))["run_id"])
+    again = await http.post(f"/runs/{run['id']}/retry")
+
+    [change] = run["changes"]
+    assert (change["table"], change["is_new"], change["rows_added"]) == (pipeline, True, 3)
+    assert change["schema_changes"] == [{"column": "id", "change": "added", "before": None, "after": "BIGINT"}]
+    problem(await http.get(f"/tables/{pipeline.replace('.', '/')}"), 404, "NOT_FOUND")
+    assert again.status_code == 202
+    assert again.json()["run_id"] != run["id"]
+    assert (await user.succeeded(again.json()["run_id"]))["dry_run"] is True
+
+
 async def test_a_draft_is_written_only_over_the_version_that_its_author_saw(
     user: Client, http: httpx.AsyncClient
 ) -> None:

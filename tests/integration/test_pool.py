@@ -7,7 +7,8 @@ import psutil
 import pytest
 
 from infra.stacks.stack import Stack
-from services.runner.frames import Validated, ValidationOrder
+from services.runner.domain import FailureKind
+from services.runner.frames import Failed, Interrupt, Looked, Previewed, PreviewOrder, Validated, ValidationOrder
 from services.runner.pool import Pool, Process, ProcessLost, pool
 from shared.lakehouse.connect import lakehouse
 from tests.waiting import eventually
@@ -104,3 +105,31 @@ async def test_a_process_has_no_secrets_in_its_environment(processes: Pool) -> N
         await work(process)
 
     assert not [name for name in environment if name.startswith("RAT_")]
+
+
+async def test_a_process_that_is_interrupted_stops_and_goes_on_to_the_next(processes: Pool) -> None:
+    slow = "select count(*) from range(1000000000) a, range(1000) b where hash(a.range + b.range) % 7 = 1"
+
+    async def said(process: Process, sql: str, until: str = "") -> Looked | Failed | Previewed:
+        await process.send(PreviewOrder(pipeline="default.bronze.x", files={"pipeline.sql": sql}, limit=1))
+        while True:
+            match await process.receive():
+                case Previewed(phase=phase) as part if phase is not None and phase.name == until:
+                    return part
+                case Looked() | Failed() as end:
+                    return end
+                case _:
+                    pass
+
+    async with processes.process() as process:
+        assert isinstance(await said(process, slow, "plan"), Previewed)
+
+        await process.send(Interrupt())
+        stopped = await process.receive()
+        # One that comes when nothing goes on is of no consequence.
+        await process.send(Interrupt())
+        after = await said(process, "select 1 as id")
+
+    assert isinstance(stopped, Failed)
+    assert stopped.kind is FailureKind.CANCELLED
+    assert isinstance(after, Looked)

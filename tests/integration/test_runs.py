@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from contracts.files import WriteCodeFile
 from contracts.namespaces import ListNamespaces
 from contracts.pipelines import (
     CreatePipeline,
@@ -18,7 +19,8 @@ from contracts.pipelines import (
     ValidatePipeline,
     Validation,
 )
-from contracts.reports import AttemptReport, QualityResult
+from contracts.quality import ListQualityResults
+from contracts.reports import AttemptReport, QualityResult, TableChanges
 from contracts.runs import (
     AddressRunLogs,
     Attempt,
@@ -36,6 +38,7 @@ from contracts.runs import (
     Phase,
     RejectionReason,
     RequestRun,
+    RetryRun,
     Run,
     RunCancel,
     RunFinished,
@@ -265,6 +268,116 @@ async def test_a_manual_run_of_a_draft_is_pinned_claimed_and_ends(world: World) 
     [changed] = await eventually(lambda: world.of(TableChanged, run_id))
     assert changed.snapshot == "8"
     assert isinstance(await world.claim(run_id, "c2"), Over)
+
+
+async def test_how_a_test_judged_the_runs_of_its_pipeline_is_kept(world: World) -> None:
+    pipeline = await world.pipeline()
+    run_ids = []
+    for value in (3, 0):
+        run_id = await world.request(pipeline)
+        run_ids.append(run_id)
+        await world.queued(run_id)
+        await world.claim(run_id)
+        result = QualityResult(
+            name="positive",
+            status="failed" if value else "passed",
+            value=value,
+            duration_ms=3.5,
+            sample_rows=[{"id": 1}] if value else [],
+            compiled_sql="select 1",
+        )
+        await _report(world, run_id, pipeline, quality=[result])
+        await world.ended(run_id)
+
+    history = await world.bus.ask(ListQualityResults(pipeline=pipeline, name="positive"))
+    page = await world.bus.ask(ListQualityResults(pipeline=pipeline, name="positive", limit=1))
+
+    assert [(one.run_id, one.status, one.value) for one in history.results] == [
+        (run_ids[1], "passed", 0),
+        (run_ids[0], "failed", 3),
+    ]
+    assert (history.results[1].sample_rows, history.results[1].compiled_sql) == ([{"id": 1}], "select 1")
+    assert (history.total, len(page.results), page.next_cursor is not None) == (2, 1, True)
+    with pytest.raises(NotFound, match="no test 'nothing'"):
+        await world.bus.ask(ListQualityResults(pipeline=pipeline, name="nothing"))
+
+
+async def test_a_run_whose_tests_found_much_is_still_shown(world: World) -> None:
+    pipeline = await world.pipeline()
+    run_id = await world.request(pipeline)
+    await world.queued(run_id)
+    await world.claim(run_id)
+    rows = [{"text": "x" * 1000} for _ in range(20)]
+    results = [QualityResult(name=f"t{number}", status="failed", value=20, sample_rows=rows) for number in range(30)]
+    await _report(world, run_id, pipeline, quality=results)
+    await world.ended(run_id)
+
+    run = await world.show(run_id)
+
+    assert len(run.quality) == 30
+    assert {(one.value, len(one.sample_rows)) for one in run.quality} == {(20, 0)}
+
+
+async def test_what_a_dry_run_would_have_changed_is_shown(world: World) -> None:
+    pipeline = await world.pipeline()
+    run_id = await world.request(pipeline, dry_run=True)
+    await world.queued(run_id)
+    await world.claim(run_id)
+    changes = TableChanges(table=pipeline, is_new=False, rows_added=3, rows_removed=2, rows_changed=1)
+
+    await _report(world, run_id, pipeline, changes=[changes])
+    finished = await world.ended(run_id)
+
+    run = await world.show(run_id)
+    assert finished.dry_run
+    assert run.changes == [changes.model_dump(mode="json")]
+
+
+async def test_an_ended_run_is_run_again_with_its_version_and_parameters(world: World) -> None:
+    pipeline = await world.pipeline()
+    run_id = await world.request(pipeline, parameters={"day": "monday"}, dry_run=True)
+    await world.queued(run_id)
+    first = await world.claim(run_id)
+    with pytest.raises(Conflict, match="has not ended"):
+        await world.bus.ask(RetryRun(run_id=run_id))
+    await world.finish(run_id, 1, RunStatus.FAILED, error="no", error_kind=ErrorKind.SQL)
+    await world.ended(run_id)
+    await world.bus.ask(PublishPipeline(pipeline=pipeline))
+
+    again = await world.bus.ask(RetryRun(run_id=run_id))
+
+    await world.queued(again.run_id)
+    attempt = await world.claim(again.run_id)
+    assert again.run_id != run_id
+    assert (attempt.version, attempt.parameters, attempt.dry_run) == (1, {"day": "monday"}, True)
+    assert attempt.files == first.files
+    assert (await world.show(again.run_id)).trigger == "manual"
+    with pytest.raises(NotFound):
+        await world.bus.ask(RetryRun(run_id=uuid4()))
+
+
+async def test_a_run_of_a_draft_is_run_again_with_the_files_of_then(world: World) -> None:
+    pipeline = await world.pipeline(publish=False)
+    run_id = await world.request(pipeline)
+    await world.queued(run_id)
+    first = await world.claim(run_id)
+    await world.finish(run_id, 1, RunStatus.FAILED, error="no", error_kind=ErrorKind.SQL)
+    await world.ended(run_id)
+    folder = f"default/pipelines/bronze/{pipeline.split('.')[2]}/"
+    await world.bus.ask(WriteCodeFile(path=f"{folder}pipeline.sql", content="select 2 as id"))
+
+    again = await world.bus.ask(RetryRun(run_id=run_id))
+
+    await world.queued(again.run_id)
+    assert (await world.claim(again.run_id)).files == first.files
+
+
+async def _report(world: World, run_id: UUID, pipeline: str, **facts: Any) -> None:
+    """End a run well, with a report that says this."""
+    key = f"default/runs/{run_id}/1.json"
+    report = AttemptReport(run_id=run_id, attempt=1, pipeline=pipeline, status=RunStatus.SUCCESS, **facts)
+    await world.objects.put(key, report.model_dump_json().encode())
+    await world.finish(run_id, 1, RunStatus.SUCCESS, report_key=key)
 
 
 async def test_a_lost_runner_is_followed_by_the_next_attempt_and_cannot_come_back(world: World) -> None:

@@ -300,3 +300,18 @@ def test_only_partitions_that_keys_are_in_are_read(table: WrittenTable) -> None:
     assert (written.rows, written.files) == (1, 1)
     assert len(before & table.files()) == 2
     assert table.query("select count(*), max(x) from t") == [(7, 99)]
+
+
+def test_a_table_without_history_begins_one(table: WrittenTable) -> None:
+    table.write(values("(1, 'a')", "(2, 'b')"), "append_only")
+
+    written = table.write(values("(1, 'A')", "(3, 'c')"), "scd2", unique_key=("id",))
+
+    assert written.rows == 3
+    rows = table.query("select id, x, valid_from is null, valid_to is null, is_current from t order by id, 5")
+    assert rows == [
+        (1, "a", True, False, False),
+        (1, "A", False, True, True),
+        (2, "b", True, True, True),
+        (3, "c", False, True, True),
+    ]

@@ -15,7 +15,7 @@ from infra.cli.folder import read_folder
 HEAVY = ("aioboto3", "asyncpg", "duckdb", "faststream", "httpx", "litestar", "nats", "pyarrow", "pydantic", "rich")
 COMMANDS = (
     *("up", "serve", "demo", "status", "push", "pipelines", "zones", "upload", "run", "runs", "logs"),
-    *("tables", "query", "dead list", "dead show", "dead replay"),
+    *("tables", "query", "preview", "test", "versions", "diff", "rollback", "dead list", "dead show", "dead replay"),
 )
 
 

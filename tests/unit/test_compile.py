@@ -12,7 +12,7 @@ from contracts.landing import ClaimedFile, ZoneForm
 from contracts.names import Qualified
 from contracts.reports import Severity
 from services.runner.compile import Compiled, compile_pipeline
-from services.runner.config import Config, Strategy, read_config, read_test_header
+from services.runner.config import Config, Strategy, plugin_of, read_config, read_test_header
 from services.runner.engine.binding import ZoneContent, bind, escaped
 from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError
@@ -35,7 +35,7 @@ def facts(strategy: Strategy = Strategy.FULL_REFRESH, **parameters: Any) -> Fact
         run_started_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
         pipeline=MINE,
         strategy=strategy,
-        is_incremental=lambda: strategy.is_incremental,
+        is_incremental=lambda: plugin_of(strategy).is_incremental,
         parameters=parameters,
     )
 
@@ -297,9 +297,9 @@ def test_a_zone_in_both_forms_is_asked_for_twice(connection: duckdb.DuckDBPyConn
     [
         ("select 1\nfrom x y z", "pipeline.sql:2:10: syntax error"),
         ("select * from default.bronze.my-table", 'pipeline.sql:1:32: syntax error at or near "-": a name with "-"'),
-        ("select 1; select 2", "pipeline.sql: expected one SELECT, not 2 statements"),
-        ("drop table x", "pipeline.sql: expected one SELECT"),
-        ("copy (select 1) to 'x'", "pipeline.sql: expected one SELECT"),
+        ("select 1; select 2", "pipeline.sql:1:11: expected one query, and here begins another"),
+        ("drop table x", "pipeline.sql:1:1: DROP is no query"),
+        ("copy (select 1) to 'x'", "pipeline.sql:1:1: COPY is no query"),
         ("-- nothing", "pipeline.sql: there is no query in the file"),
         ("select '{{ landing_zone('z') }}/*.csv'", "pipeline.sql:1:8: landing_zone('z') stands where neither"),
         ("select {{ landing_zone('z') }}", "pipeline.sql:1:8: landing_zone('z') stands where neither"),
@@ -347,7 +347,7 @@ def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.D
 
     pipeline = compiled(connection, files)
 
-    assert pipeline.config.merge_strategy is Strategy.APPEND_ONLY
+    assert pipeline.config.merge_strategy == Strategy.APPEND_ONLY
     assert "1 as id" in pipeline.statement.sql
     assert [(test.name, test.header.severity) for test in pipeline.tests] == [
         ("a", Severity.ERROR),

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
+from threading import Barrier
 from uuid import UUID
 
 import duckdb
 import pytest
+from duckdb.sqltypes import BIGINT
 
 from contracts.names import Qualified
 from contracts.reports import Severity
@@ -64,7 +66,7 @@ def test_what_keeps_a_test_from_running_is_its_result(connection: duckdb.DuckDBP
     results = run_tests(connection, tests, threads=1)
 
     assert [(result.status, result.value) for result in results] == [("error", None)] * 3
-    assert (results[0].message or "").startswith("tests/quality/one.sql:2:2: Binder error")
+    assert (results[0].message or "").startswith('tests/quality/one.sql:2:2: Referenced column "nothing"')
     assert (results[1].message or "").endswith("Could not convert string 'x' to INT32")
     assert results[2].message == "tests/quality/three.sql:1: 'x' is undefined"
 
@@ -79,6 +81,36 @@ def test_a_test_that_takes_too_long_is_interrupted_alone(connection: duckdb.Duck
     assert passed.status == "passed"
 
 
+def test_tests_run_at_the_same_time_up_to_the_threads_of_the_run(connection: duckdb.DuckDBPyConnection) -> None:
+    both = Barrier(2, timeout=20)
+    alone: list[int] = []
+    at_work: list[int] = []
+
+    def meet(value: int) -> int:
+        """Wait for the other test."""
+        both.wait()
+        return value
+
+    def count(value: int) -> int:
+        """Say how many are at work."""
+        at_work.append(value)
+        alone.append(len(at_work))
+        at_work.remove(value)
+        return value
+
+    connection.create_function("meet", meet, [BIGINT], BIGINT)  # type: ignore[arg-type]
+    connection.create_function("count_those_at_work", count, [BIGINT], BIGINT)  # type: ignore[arg-type]
+    tests = [quality_test(connection, f"select {number} as id where meet({number}) < 0") for number in (1, 2)]
+    others = [quality_test(connection, f"select 1 where count_those_at_work({number}) < 0") for number in range(8)]
+
+    together = run_tests(connection, tests, threads=2)
+    one_by_one = run_tests(connection, others, threads=1)
+
+    assert [result.status for result in together] == ["passed", "passed"]
+    assert [result.status for result in one_by_one] == ["passed"] * 8
+    assert set(alone) == {1}
+
+
 def test_values_are_shown_without_loss() -> None:
     shown = json_safe(
         {
@@ -89,6 +121,7 @@ def test_values_are_shown_without_loss() -> None:
             "time": datetime(2026, 1, 1, tzinfo=UTC),
             "bytes": b"\xff",
             "map": [("k", UUID(int=1))],
+            "nul": "a\0",
         }
     )
 
@@ -100,5 +133,6 @@ def test_values_are_shown_without_loss() -> None:
         "time": "2026-01-01T00:00:00+00:00",
         "bytes": "ff",
         "map": [["k", "00000000-0000-0000-0000-000000000001"]],
+        "nul": "a\ufffd",
     }
     assert json_safe("x" * 2000) == "x" * 1000 + "…"

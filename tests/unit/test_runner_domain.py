@@ -29,11 +29,13 @@ from services.runner.domain import (
     after_tests,
     branch_name,
     branches_to_end,
+    bytes_as_said,
     end_of,
     older_branches,
     outage_pause,
     patience_after,
 )
+from services.runner.watch import Allowance
 
 RUN, OTHER = UUID(int=1), UUID(int=11)
 
@@ -193,3 +195,25 @@ def test_what_another_try_would_only_repeat_fails_with_its_own_kind(kind: Failur
 
 def test_a_branch_that_somebody_closed_stops_its_attempt_without_a_word() -> None:
     assert after_failure(FailureKind.CLOSED, "closed", attempt(), Patience()) == Stop()
+
+
+def test_a_process_may_have_a_gigabyte_beyond_what_duckdb_may_hold() -> None:
+    allowance = Allowance(memory_limit_bytes=100_000_000, phase="write")
+
+    exceeded = allowance.exceeded_by(1_250_000_000)
+
+    assert allowance.exceeded_by(1_100_000_000) is None
+    assert exceeded is not None
+    assert (exceeded.kind, exceeded.message) == (
+        FailureKind.MEMORY,
+        "memory_limit of 100 MB was used up in phase write: the process had 1.25 GB,"
+        " and may have 1 GB beyond what DuckDB may hold",
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [(1, "1 bytes"), (64_000, "64 kB"), (100_000_000, "100 MB"), (1_500_000_000, "1.5 GB"), (2 * 10**12, "2 TB")],
+)
+def test_bytes_are_said_as_authors_write_them(size: int, said: str) -> None:
+    assert bytes_as_said(size) == said

@@ -8,6 +8,9 @@ import typer
 from infra.cli.call import Call, command
 from infra.cli.choices import LayerChoice
 from infra.cli.failure import Failure
+from infra.cli.names import path_of
+
+_NAME = typer.Argument(metavar="PIPELINE", help="`namespace.layer.name`, or `layer.name` of `default`.")
 
 if TYPE_CHECKING:
     from infra.cli.push import Pushed
@@ -83,6 +86,54 @@ def pipelines(
         ],
         empty="There is no pipeline.",
     )
+
+
+@command
+def versions(call: Call, pipeline: Annotated[str, _NAME]) -> None:
+    """List the versions of a pipeline that are kept, the newest first."""
+    found = list(call.api.entries(f"{path_of(pipeline)}/versions", "versions"))
+    if call.json:
+        call.print_json({"versions": found, "total": len(found)})
+        return
+    from infra.cli.tables import moment
+
+    call.print_table(
+        ["version", "published", "message"],
+        [(one["version_number"], moment(one["created_at"]), one["message"] or "") for one in found],
+        empty="It was never published.",
+    )
+
+
+@command
+def diff(
+    call: Call,
+    pipeline: Annotated[str, _NAME],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="From this version.")],
+    against: Annotated[str, typer.Argument(metavar="AGAINST", help="To this version, or to `draft`.")] = "draft",
+) -> None:
+    """Show what differs from a version to the draft, or to another version."""
+    path = f"{path_of(pipeline)}/versions/{version}/diff"
+    found = list(call.api.entries(path, "files", against=against))
+    if call.json:
+        call.print_json({"files": found, "total": len(found)})
+        return
+    for file in found:
+        call.console.print(file["diff"], markup=False, soft_wrap=True, end="")
+
+
+@command
+def rollback(
+    call: Call,
+    pipeline: Annotated[str, _NAME],
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version whose files are published again.")],
+    message: Annotated[str | None, typer.Option("--message", "-m", help="Why.")] = None,
+) -> None:
+    """Publish the files of an older version again, as a new version; the draft stays as it is."""
+    done = call.api.post(f"{path_of(pipeline)}/rollback", {"version": version, "message": message})
+    if call.json:
+        call.print_json(done)
+    else:
+        call.say(f"[green]✓[/] version {done['new_version']} has the files of version {done['from_version']}")
 
 
 def _say(call: Call, pushed: "Pushed") -> None:

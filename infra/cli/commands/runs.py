@@ -11,6 +11,7 @@ from infra.cli.call import Call, command, usage
 from infra.cli.choices import LayerChoice, StatusChoice
 from infra.cli.colours import COLOURS
 from infra.cli.failure import Failure
+from infra.cli.names import split
 
 if TYPE_CHECKING:
     from infra.cli.api import Sent
@@ -30,12 +31,21 @@ def run(
         list[str] | None,
         typer.Option("--param", metavar="KEY=VALUE", help="What `var('KEY')` reads: JSON, or else text."),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Merge nothing: follow it, and show what would change.")
+    ] = False,
 ) -> None:
-    """Run a pipeline. With --follow, the exit code says how it ended."""
-    namespace, layer, name = _split(pipeline)
-    wanted = {"namespace": namespace, "layer": layer, "pipeline": name, "parameters": _parameters(param or [])}
+    """Run a pipeline. With --follow and --dry-run, the exit code says how it ended."""
+    namespace, layer, name = split(pipeline)
+    wanted = {
+        "namespace": namespace,
+        "layer": layer,
+        "pipeline": name,
+        "parameters": _parameters(param or []),
+        "dry_run": dry_run,
+    }
     accepted = call.api.post("/runs", wanted)
-    if follow:
+    if follow or dry_run:
         call.say(f"[bold]{namespace}.{layer}.{name}[/] run {accepted['run_id']}")
         follow_run(call, accepted["run_id"])
     elif call.json:
@@ -148,7 +158,8 @@ def show_run(call: Call, found: dict[str, Any]) -> None:
     call.print_table(["run", found["id"]], [(name, value) for name, value in facts.items() if value is not None])
     for phase in found["phase_profiles"]:
         _print_phase(call, phase)
-    _print_quality(call, found["quality"])
+    _print_changes(call, found)
+    print_quality(call, found["quality"])
 
 
 def _is_end(event: "Sent") -> bool:
@@ -160,16 +171,6 @@ def _id(run_id: str) -> str:
         return str(UUID(run_id))
     except ValueError:
         raise usage(f"{run_id!r} is not the id of a run, as `rat runs` shows them") from None
-
-
-def _split(pipeline: str) -> tuple[str, str, str]:
-    match pipeline.split("."):
-        case [layer, name]:
-            return "default", layer, name
-        case [namespace, layer, name]:
-            return namespace, layer, name
-        case _:
-            raise usage(f"{pipeline!r} is not namespace.layer.name")
 
 
 def _parameters(pairs: list[str]) -> dict[str, Any]:
@@ -200,7 +201,8 @@ def _print_phase(call: Call, phase: dict[str, Any]) -> None:
     call.say(f"  [cyan]{phase['name']:<8}[/] [bright_black]{duration(phase['duration_ms'])}[/]")
 
 
-def _print_quality(call: Call, results: list[dict[str, Any]]) -> None:
+def print_quality(call: Call, results: list[dict[str, Any]]) -> None:
+    """Show how tests judged."""
     if not results:
         return
     from infra.cli.tables import Count
@@ -219,13 +221,39 @@ def _print_quality(call: Call, results: list[dict[str, Any]]) -> None:
     )
 
 
+def _print_changes(call: Call, found: dict[str, Any]) -> None:
+    """Show what a dry run would have changed on main."""
+    from infra.cli.tables import Count
+
+    for table in found["changes"]:
+        call.print_table(
+            ["would change", "rows added", "removed", "changed", ""],
+            [
+                (
+                    table["table"],
+                    Count(table["rows_added"]),
+                    Count(table["rows_removed"]),
+                    Count(table["rows_changed"]),
+                    "new table" if table["is_new"] else "",
+                )
+            ],
+        )
+        if table["schema_changes"] and not table["is_new"]:
+            call.print_table(
+                ["column", "", "before", "after"],
+                [
+                    (one["column"], one["change"].replace("_", " "), one["before"], one["after"])
+                    for one in table["schema_changes"]
+                ],
+            )
+
+
 def _print_end(call: Call, ended: dict[str, Any]) -> None:
     from infra.cli.tables import duration
 
-    _print_quality(call, ended["quality"])
+    _print_changes(call, ended)
+    print_quality(call, ended["quality"])
     colour = COLOURS[ended["status"]]
-    call.say(
-        f"[{colour}]{ended['status']}[/] · {ended['rows_written']:,} rows · {duration(ended['duration_ms'])}".replace(
-            ",", " "
-        )
-    )
+    rows = f"{ended['rows_written']:,} rows".replace(",", " ")
+    note = " · dry run, main is as it was" if ended["dry_run"] else ""
+    call.say(f"[{colour}]{ended['status']}[/] · {rows} · {duration(ended['duration_ms'])}{note}")

@@ -1,12 +1,22 @@
 """The rules of drafts and publications (`pipelines.md`, Draft, publish, roll back)."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from difflib import unified_diff
 from typing import Final
 
 from contracts.names import Qualified
-from contracts.pipelines import CheckedFile, FileProblem, FoundReference, PipelineType, PublishedFiles, Validation
+from contracts.pipelines import (
+    CheckedFile,
+    FileDiff,
+    FileProblem,
+    FoundReference,
+    PipelineType,
+    PublishedFiles,
+    Validation,
+)
 from services.catalog.code.paths import RESERVED
 from shared.errors import Invalid, Unprocessable
 from shared.similar import did_you_mean
@@ -190,6 +200,38 @@ def _about_ignored(file: str) -> CheckedFile:
         "not published: files of a pipeline have a dot in their name, and plain letters, digits, '_', '-' and blanks"
     )
     return CheckedFile(path=file, valid=True, warnings=[FileProblem(message=message)])
+
+
+def diffs(
+    before: Mapping[str, str], after: Mapping[str, str], *, from_name: str, to_name: str, longest: int
+) -> list[FileDiff]:
+    """What differs between the texts of two sets of files, file by file; each diff `longest` characters at the most."""
+    return [
+        _diff(path, before.get(path), after.get(path), from_name, to_name, longest)
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
+
+
+def _diff(path: str, before: str | None, after: str | None, from_name: str, to_name: str, longest: int) -> FileDiff:
+    lines = unified_diff(
+        _lines(before or ""),
+        _lines(after or ""),
+        "/dev/null" if before is None else f"{from_name}/{path}",
+        "/dev/null" if after is None else f"{to_name}/{path}",
+    )
+    text = "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+    return FileDiff(
+        path=path,
+        change="added" if before is None else "removed" if after is None else "changed",
+        diff=text[:longest],
+        is_whole=len(text) <= longest,
+    )
+
+
+def _lines(text: str) -> list[str]:
+    """The lines as `diff` sees them: they end in line feeds, and in nothing else that Python takes for an end."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 def without_nul(value: object) -> object:

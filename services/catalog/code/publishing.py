@@ -98,6 +98,7 @@ async def _publish(
         pins=pins,
         description=validation.description,
         seen_revision=seen_revision,
+        draft_dirty=False,
         now=now,
     )
     await versions.forget_old(db, pipeline_id, keep=pipeline.shown.max_versions)

@@ -8,12 +8,21 @@ import asyncpg
 
 from contracts.files import fits_into_a_message
 from contracts.names import Qualified
-from contracts.quality import CreateQualityTest, ListQualityTests, QualityTest, QualityTestCreated, QualityTests
+from contracts.quality import (
+    CreateQualityTest,
+    ListQualityResults,
+    ListQualityTests,
+    QualityTest,
+    QualityTestCreated,
+    QualityTests,
+    RecordedResults,
+)
 from services.catalog.code import drafts
 from services.catalog.code.domain import DraftFile
 from services.catalog.code.headers import read_header, with_header
 from services.catalog.code.paths import CodePath, code_path, file_of_test, name_of_test
 from services.catalog.code.pins import read_draft
+from services.catalog.code.store import quality as store
 from services.catalog.pages import MAX_PAGE_BYTES, cursor_after, fitting
 from shared.errors import AlreadyExists, Invalid, NotFound
 from shared.object_store import ObjectStore
@@ -58,6 +67,16 @@ async def delete_test(db: asyncpg.Pool, objects: ObjectStore, pipeline: str, nam
     except Invalid:
         # What cannot be the name of a test is the name of none.
         raise NotFound(f"{pipeline} has no test {name!r}") from None
+
+
+async def list_results(db: asyncpg.Pool, query: ListQualityResults) -> RecordedResults:
+    """How a test judged the runs of its pipeline."""
+    pipeline = await drafts.living(db, Qualified.parse(query.pipeline))
+    if not await store.is_known(db, pipeline.shown.id, query.name):
+        raise NotFound(f"{query.pipeline} has no test {query.name!r}, and never had one that ran")
+    total = await store.count_results(db, pipeline.shown.id, query.name)
+    page = fitting(await store.results(db, pipeline.shown.id, query.name, limit=query.limit, start=query.start))
+    return RecordedResults(results=page, total=total, next_cursor=cursor_after(query, page, total))
 
 
 def _path(pipeline: str, name: str) -> CodePath:

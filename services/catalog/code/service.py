@@ -28,13 +28,16 @@ from contracts.namespaces import (
     UpdateNamespace,
 )
 from contracts.pipelines import (
+    CompareVersion,
     CreatePipeline,
     DeletePipeline,
+    DraftPins,
     FindPipeline,
     FindVersion,
     ListPipelines,
     ListVersions,
     NamespaceRemoved,
+    PinDraft,
     Pipeline,
     PipelineCreated,
     PipelineEdited,
@@ -45,18 +48,23 @@ from contracts.pipelines import (
     PipelineVersions,
     Published,
     PublishPipeline,
+    RollBackPipeline,
+    RolledBack,
     UpdatePipeline,
     ValidatePipeline,
+    VersionDiff,
 )
 from contracts.quality import (
     CreateQualityTest,
     DeleteQualityTest,
+    ListQualityResults,
     ListQualityTests,
     QualityTestCreated,
     QualityTests,
+    RecordedResults,
 )
 from contracts.tables import DocumentTable, FindTableDocs, ListTableDocs, TableDocs, TableSummaries
-from services.catalog.code import domain, drafts, files, lifecycle, publishing, quality
+from services.catalog.code import domain, drafts, files, history, lifecycle, publishing, quality
 from services.catalog.code.lifecycle import OnRemoved
 from services.catalog.code.paths import code_path
 from services.catalog.code.store import audit, namespaces, pipelines, tables, versions
@@ -171,6 +179,18 @@ class Code:
             raise NotFound(f"{query.pipeline} has no version {query.version}, or it is not kept any more")
         return found
 
+    async def roll_back_pipeline(self, query: RollBackPipeline) -> RolledBack:
+        """Make a new version of the files of an older one."""
+        return await history.roll_back(self.db, self.objects, query)
+
+    async def compare_version(self, query: CompareVersion) -> VersionDiff:
+        """Say what differs from a version to another one, or to the draft."""
+        return await history.compare(self.db, self.objects, query)
+
+    async def pin_draft(self, query: PinDraft) -> DraftPins:
+        """Say which files a draft has now, at which versions."""
+        return await history.pin_draft(self.db, self.objects, Qualified.parse(query.pipeline))
+
     # Quality tests
 
     async def list_quality_tests(self, query: ListQualityTests) -> QualityTests:
@@ -184,6 +204,10 @@ class Code:
     async def delete_quality_test(self, query: DeleteQualityTest) -> None:
         """Delete the file of a test."""
         await quality.delete_test(self.db, self.objects, query.pipeline, query.name)
+
+    async def list_quality_results(self, query: ListQualityResults) -> RecordedResults:
+        """List how a test judged the runs of its pipeline."""
+        return await quality.list_results(self.db, query)
 
     # Files
 
@@ -251,6 +275,10 @@ def wire(bus: Bus, code: Code) -> None:
     bus.answer(PublishPipeline, code.publish_pipeline)
     bus.answer(ListVersions, code.list_versions)
     bus.answer(FindVersion, code.find_version)
+    bus.answer(RollBackPipeline, code.roll_back_pipeline)
+    bus.answer(CompareVersion, code.compare_version)
+    bus.answer(PinDraft, code.pin_draft)
+    bus.answer(ListQualityResults, code.list_quality_results)
     bus.answer(ListQualityTests, code.list_quality_tests)
     bus.answer(CreateQualityTest, code.create_quality_test)
     bus.answer(DeleteQualityTest, code.delete_quality_test)

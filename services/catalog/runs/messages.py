@@ -19,6 +19,7 @@ from contracts.runs import (
     RunRequested,
 )
 from contracts.tables import TableChanged
+from services.catalog.pages import MAX_PAGE_BYTES
 from services.catalog.runs import domain
 from services.catalog.runs.store import protocol
 
@@ -133,7 +134,7 @@ def changed_tables(run: protocol.StoredRun, end: AttemptFinished, now: datetime)
 def shown(row: asyncpg.Record, results: list[asyncpg.Record]) -> Run:
     """Show a run as the API does."""
     namespace, layer, name = Qualified.parse(row["pipeline"])
-    return Run.model_validate(
+    run = Run.model_validate(
         {
             **dict(row),
             "namespace": namespace,
@@ -142,3 +143,8 @@ def shown(row: asyncpg.Record, results: list[asyncpg.Record]) -> Run:
             "quality": [dict(result) for result in results],
         }
     )
+    if len(run.model_dump_json().encode()) <= MAX_PAGE_BYTES:
+        return run
+    # The report in S3 has all of it.
+    short = [result.model_copy(update={"sample_rows": [], "compiled_sql": None}) for result in run.quality]
+    return run.model_copy(update={"quality": short})

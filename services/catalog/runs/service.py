@@ -27,6 +27,7 @@ from contracts.runs import (
     ListRuns,
     Over,
     RequestRun,
+    RetryRun,
     Run,
     RunAccepted,
     RunCancel,
@@ -97,7 +98,29 @@ class RunsService:
         body_hash = _body_hash(request) if query.idempotency_key else None
         if (known := await requests.find_request(self.db, run_id)) is not None:
             return await self._answer_known(known, body_hash)
-        pins = await self._draft_pins(request)
+        return await self._accept(run_id, request, body_hash, await self._draft_pins(request))
+
+    async def retry_run(self, query: RetryRun) -> RunAccepted:
+        """Record a new run of what an ended one ran."""
+        run = await protocol.find(self.db, query.run_id)
+        if run is None:
+            raise NotFound(f"there is no run {query.run_id}")
+        if not run.state.status.is_terminal:
+            raise Conflict(f"run {query.run_id} has not ended: it is {run.state.status}")
+        request = RunRequested(
+            pipeline=run.pipeline,
+            trigger=domain.MANUAL,
+            parameters=dict(run.parameters),
+            dry_run=run.dry_run,
+            version=run.version,
+            pipeline_id=run.pipeline_id,
+        )
+        pins = run.pins or await self._draft_pins(request)
+        return await self._accept(run_id_for(run.pipeline, str(request.event_id)), request, None, pins)
+
+    async def _accept(
+        self, run_id: UUID, request: RunRequested, body_hash: str | None, pins: Mapping[str, str] | None
+    ) -> RunAccepted:
         async with transaction(self.db) as db:
             pipeline = await pipelines.lock_pipeline(db, request.pipeline)
             if pipeline is None:
@@ -417,6 +440,7 @@ def wire(bus: Bus, runs: RunsService) -> None:
     bus.hear(AttemptFinished, runs.end_run)
     bus.hear(RunProgressed, runs.note_progress)
     bus.answer(RequestRun, runs.request_run)
+    bus.answer(RetryRun, runs.retry_run)
     bus.answer(ClaimRun, runs.give_attempt)
     bus.answer(CheckAttempt, runs.check_attempt)
     bus.answer(CancelRun, runs.cancel_run)

@@ -1,12 +1,14 @@
-"""Pipelines, their versions and their quality tests."""
+"""Pipelines and their versions."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from litestar import Controller, delete, get, post, put
+from litestar import Controller, Response, delete, get, post, put
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from contracts.names import Layer
 from contracts.pipelines import (
+    CompareVersion,
     CreatePipeline,
     DeletePipeline,
     FindPipeline,
@@ -20,17 +22,15 @@ from contracts.pipelines import (
     PipelineVersions,
     Published,
     PublishPipeline,
+    RollBackPipeline,
+    RolledBack,
     UpdatePipeline,
+    VersionDiff,
 )
-from contracts.quality import (
-    CreateQualityTest,
-    DeleteQualityTest,
-    ListQualityTests,
-    QualityTestCreated,
-    QualityTests,
-)
-from services.gateway.bodies import NewPipeline, NewTest, PipelineChange, Publication
+from contracts.previews import Preview, PreviewPipeline
+from services.gateway.bodies import NewPipeline, PipelineChange, PreviewRequest, Publication, Rollback
 from services.gateway.dependencies import Asker, Noted, Page
+from services.gateway.results import sent
 
 _ONE = "/{namespace:str}/{layer:str}/{name:str}"
 
@@ -125,30 +125,45 @@ class PipelineRoutes(Controller):
         """Show a version of a pipeline."""
         return await bus.ask(FindVersion(pipeline=f"{namespace}.{layer}.{name}", version=version))
 
-    @get(f"{_ONE}/tests")
-    async def list_tests(
-        self, bus: Asker, page: Page, namespace: FromPath[str], layer: FromPath[str], name: FromPath[str]
-    ) -> QualityTests:
-        """List the quality tests of a pipeline's draft."""
-        return await bus.ask(ListQualityTests(**page.model_dump(), pipeline=f"{namespace}.{layer}.{name}"))
+    @get(f"{_ONE}/versions/{{version:int}}/diff")
+    async def compare_version(
+        self,
+        bus: Asker,
+        page: Page,
+        namespace: FromPath[str],
+        layer: FromPath[str],
+        name: FromPath[str],
+        version: FromPath[int],
+        against: FromQuery[str] = "draft",
+    ) -> VersionDiff:
+        """Say what differs, file by file, from a version to the draft, or to the version `against`."""
+        asked = {**page.model_dump(), "pipeline": f"{namespace}.{layer}.{name}", "version": version, "against": against}
+        return await bus.ask(CompareVersion.model_validate(asked))
 
-    @post(f"{_ONE}/tests", opt={"audit": "quality_test.create"})
-    async def create_test(
+    @post(f"{_ONE}/rollback", status_code=200, opt={"audit": "pipeline.rollback"})
+    async def roll_back_pipeline(
         self,
         bus: Asker,
         notes: Noted,
         namespace: FromPath[str],
         layer: FromPath[str],
         name: FromPath[str],
-        data: JSONBody[NewTest],
-    ) -> QualityTestCreated:
-        """Write the file of a new quality test."""
-        notes.resource = f"{namespace}/{layer}/{name}/{data.name}"
-        return await bus.ask(CreateQualityTest(pipeline=f"{namespace}.{layer}.{name}", **data.given()))
+        data: JSONBody[Rollback],
+    ) -> RolledBack:
+        """Make a new version of the files of an older one; the draft stays as it is."""
+        rolled_back = await bus.ask(RollBackPipeline(pipeline=f"{namespace}.{layer}.{name}", **data.given()))
+        notes.detail["new_version"] = rolled_back.new_version
+        return rolled_back
 
-    @delete(f"{_ONE}/tests/{{test:str}}", opt={"audit": "quality_test.delete"})
-    async def delete_test(
-        self, bus: Asker, namespace: FromPath[str], layer: FromPath[str], name: FromPath[str], test: FromPath[str]
-    ) -> None:
-        """Delete the file of a quality test."""
-        await bus.ask(DeleteQualityTest(pipeline=f"{namespace}.{layer}.{name}", name=test))
+    @post(f"{_ONE}/preview", status_code=200, responses={200: ResponseSpec(Preview, generate_examples=False)})
+    async def preview_pipeline(
+        self,
+        bus: Asker,
+        namespace: FromPath[str],
+        layer: FromPath[str],
+        name: FromPath[str],
+        data: JSONBody[PreviewRequest | None] = None,
+    ) -> Response[Any]:
+        """Run the draft, or code sent along, over samples where there are any; nothing is written."""
+        asked = {"pipeline": f"{namespace}.{layer}.{name}", **(data.given() if data else {})}
+        return await sent(bus, lambda inbox: PreviewPipeline.model_validate({**asked, "inbox": inbox}))

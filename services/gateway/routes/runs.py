@@ -16,6 +16,7 @@ from contracts.runs import (
     ListRuns,
     LogLine,
     RequestRun,
+    RetryRun,
     Run,
     RunAccepted,
     RunRequested,
@@ -102,6 +103,13 @@ class RunRoutes(Controller):
     async def cancel_run(self, bus: Asker, run_id: FromPath[UUID]) -> RunAccepted:
         """Ask for the end of a run."""
         return await bus.ask(CancelRun(run_id=run_id))
+
+    @post("/{run_id:uuid}/retry", status_code=202, opt={"audit": "run.retry"})
+    async def retry_run(self, bus: Asker, notes: Noted, run_id: FromPath[UUID]) -> RunAccepted:
+        """Ask for a new run of the version and with the parameters of one that has ended."""
+        accepted = await bus.ask(RetryRun(run_id=run_id))
+        notes.detail["run_id"] = str(accepted.run_id)
+        return accepted
 
     @get("/{run_id:uuid}/logs", responses={200: ResponseSpec(Logs, generate_examples=False)})
     async def read_logs(

@@ -8,6 +8,9 @@ import duckdb
 
 from shared.similar import closest
 
+_CLASS: Final = re.compile(r"^[A-Z][A-Za-z ]* error: ")
+"""What kind of error it is in DuckDB's eyes."""
+
 _Reworded: TypeAlias = Callable[[re.Match[str]], str]
 
 _MOST_NAMES: Final = 8
@@ -24,7 +27,7 @@ def reworded(message: str) -> str:
     for pattern, told in _MESSAGES:
         if found := pattern.search(message):
             return told(found)
-    return message
+    return _CLASS.sub("", message)
 
 
 def misspelt_keyword(sql: str, position: int) -> str:

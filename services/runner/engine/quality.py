@@ -67,7 +67,7 @@ def _run(cursor: duckdb.DuckDBPyConnection, test: QualityTest, timeout_seconds: 
         message = str(error)
     except WorkFailed as error:
         if error.kind is not FailureKind.SQL:
-            raise
+            raise WorkFailed(error.kind, f"test {test.name}: {error.message}") from error
         message = error.message
     return QualityResult(
         name=test.name,
@@ -78,7 +78,7 @@ def _run(cursor: duckdb.DuckDBPyConnection, test: QualityTest, timeout_seconds: 
         sample_rows=sample,
         description=test.header.description or None,
         compiled_sql=None if isinstance(test.bound, str) else test.bound.sql,
-        message=message,
+        message=message and message.replace("\0", "�"),
     )
 
 
@@ -109,7 +109,7 @@ def _violations(
             raise failure(error, bound) from error
         except duckdb.Error as error:
             raise failure(error, bound) from error
-    return count, [{str(name): json_safe(value) for name, value in row.items()} for row in sample]
+    return count, [json_safe(row) for row in sample]
 
 
 @contextmanager
@@ -138,7 +138,9 @@ def json_safe(value: Any) -> Any:
         case float():
             return value if math.isfinite(value) else str(value)
         case str():
-            return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "…"
+            # PostgreSQL keeps no NUL, neither in text nor in JSON.
+            text = value.replace("\0", "�")
+            return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
         case Decimal() | UUID():
             return str(value)
         case datetime() | date() | time():
@@ -146,7 +148,7 @@ def json_safe(value: Any) -> Any:
         case bytes():
             return value[: LONGEST_TEXT // 2].hex()
         case dict():
-            return {str(key): json_safe(item) for key, item in value.items()}
+            return {json_safe(str(key)): json_safe(item) for key, item in value.items()}
         case list() | tuple():
             return [json_safe(item) for item in value]
         case _:

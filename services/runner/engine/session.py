@@ -15,6 +15,9 @@ from services.runner.problems import Problem, WorkFailed
 from shared import duckdb_engine
 from shared.settings import Settings
 
+_PART_BYTES: Final = 5_243_000
+_UPLOADED_SHARE: Final = 10
+"""Of the memory, this part may be on its way to the store; without a limit, a slow store would fill it."""
 _UNANSWERED: Final = re.compile(r"(.*) error for HTTP [A-Z]+ to ")
 """A request without an answer, as libcurl puts it: refused, reset, timed out."""
 _TIMED_OUT: Final = "Timeout was reached"
@@ -25,6 +28,8 @@ def open_connection(settings: Settings, *, threads: int, spill_directory: str) -
     """Open DuckDB with the keys of the runner: it reads and writes the platform's bucket and nothing else."""
     connection = duckdb_engine.connect(settings, "runner", threads=threads, temp_directory=spill_directory)
     connection.execute("set global errors_as_json = true")
+    # What is uploaded is held in memory part by part: of a file this large a part is 5 MB, by default it is 80.
+    connection.execute("set global s3_uploader_max_filesize = '50GB'")
     connection.execute(f"set global allowed_directories = ['s3://{settings.s3_bucket}/']")
     connection.execute("set global enable_external_access = false")
     return connection
@@ -33,6 +38,8 @@ def open_connection(settings: Settings, *, threads: int, spill_directory: str) -
 def limit_memory(connection: duckdb.DuckDBPyConnection, limit_bytes: int) -> None:
     """Keep what DuckDB holds in memory below this, spilling to disk beyond it."""
     connection.execute(f"set global memory_limit = '{limit_bytes // 1000}kB'")
+    parts = max(2, min(limit_bytes // _UPLOADED_SHARE // _PART_BYTES, 50))
+    connection.execute(f"set global s3_uploader_thread_limit = {parts}")
 
 
 @contextmanager
@@ -51,6 +58,9 @@ def failure(error: duckdb.Error, bound: Bound, prefix: str = "") -> WorkFailed:
     """What an error of DuckDB means for the attempt."""
     message, position = told(error)
     kind = kind_of(error, message)
+    if kind is FailureKind.MEMORY:
+        # What follows the first line is advice for whoever sets DuckDB up.
+        return WorkFailed(kind, message.partition("\n")[0])
     if kind is not FailureKind.SQL:
         return WorkFailed(kind, message)
     in_statement = None if position is None else position - len(prefix.encode())
@@ -90,7 +100,10 @@ def kind_of(error: duckdb.Error, message: str) -> FailureKind:
             return FailureKind.TRANSIENT if _TIMED_OUT in found[1] else FailureKind.UNAVAILABLE
         case duckdb.HTTPException() | duckdb.IOException() if _REFUSED_FOR_NOW.search(message):
             return FailureKind.TRANSIENT
-        case duckdb.InternalException() | duckdb.FatalException() | duckdb.InterruptException():
+        case duckdb.InterruptException():
+            # The runner has asked for it, and does not wait for what comes of it.
+            return FailureKind.CANCELLED
+        case duckdb.InternalException() | duckdb.FatalException():
             return FailureKind.INTERNAL
         case _:
             return FailureKind.SQL

@@ -106,7 +106,7 @@ def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statemen
     if tree["error"]:
         raise AuthorError(_refusal(unread, tree))
     if len(tree["statements"]) != 1:
-        raise AuthorError(Problem(rendered.path, f"expected one SELECT, not {len(tree['statements'])} statements"))
+        raise AuthorError(unread.problem("expected one query, and here begins another", _second(sql)))
     found = _Found(sql.encode(), rendered)
     found.walk(tree["statements"][0]["node"], None)
     found.check_placeholders(unread)
@@ -319,16 +319,36 @@ def _without_semicolon(sql: str) -> str:
 def _refusal(statement: Statement, tree: Mapping[str, Any]) -> Problem:
     message = str(tree["error_message"])
     if tree["error_type"] == "not implemented":
-        return Problem(
-            statement.rendered.path,
-            "expected one SELECT (other statements, and PIVOT without its IN list, cannot be a pipeline's query)",
-        )
+        return statement.problem(*_no_query(statement.sql))
     if 'at or near "-"' in message:
         message += ': a name with "-" needs double quotes'
     position = int(tree["position"]) if tree.get("position") is not None else None
     if position is not None and message.startswith("syntax error"):
         message += misspelt_keyword(statement.sql, position)
     return statement.problem(message, position)
+
+
+def _no_query(sql: str) -> tuple[str, int]:
+    """What is wrong with a statement that is no query, and where it begins."""
+    start, _ = duckdb.tokenize(sql)[0]
+    word = re.match(rb"\w*", sql.encode()[start:])
+    name = word[0].decode().upper() if word else ""
+    if name in ("SELECT", "WITH", "FROM", "VALUES", "PIVOT", ""):
+        return "a PIVOT needs to say its columns here: `pivot t on kind in ('a', 'b') using sum(n)`", start
+    return f"{name} is no query: a file of SQL is one SELECT, and the rows that it gives are what counts", start
+
+
+def _second(sql: str) -> int | None:
+    """Where the second statement begins."""
+    text = sql.encode()
+    starts = [start for start, _ in duckdb.tokenize(sql)]
+    has_ended = False
+    for start in starts:
+        is_end = text[start : start + 1] == b";"
+        if has_ended and not is_end:
+            return start
+        has_ended = has_ended or is_end
+    return None
 
 
 def identifier(name: str) -> str:

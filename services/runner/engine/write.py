@@ -4,13 +4,12 @@ from datetime import datetime
 
 import duckdb
 
-from services.runner.config import Config
+from services.runner.config import Config, plugin_of
 from services.runner.domain import FailureKind
 from services.runner.engine.batch import Writing, Written
 from services.runner.engine.binding import Bound
 from services.runner.engine.schema import Column, SchemaError, columns_of
 from services.runner.engine.session import errors_of
-from services.runner.plugins import strategies
 from services.runner.problems import WorkFailed
 from services.runner.target import Target
 
@@ -22,15 +21,14 @@ def write(
 
     Raises `WorkFailed`; then nothing but files that no table knows is left behind.
     """
-    strategy = strategies().get(config.merge_strategy)
-    assert strategy is not None, "settings with the name of no strategy were refused"
+    strategy = plugin_of(config.merge_strategy)
     try:
         columns = _columns(connection, bound)
         table = target.load(config.merge_strategy)
         written: Written = strategy.write(Writing(connection, bound, columns, target, table, config, started_at))
+        return written
     except SchemaError as error:
         raise WorkFailed(FailureKind.SCHEMA, str(error)) from error
-    return written
 
 
 def _columns(connection: duckdb.DuckDBPyConnection, bound: Bound) -> list[Column]:

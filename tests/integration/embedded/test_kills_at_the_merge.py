@@ -1,4 +1,7 @@
-"""The runner is killed around its merge, aimed: a lock that the test holds shows when the merge is asked for."""
+"""The runner is killed, or the run cancelled, around its merge.
+
+It is aimed: a lock that the test holds shows when the merge is asked for.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,8 +11,10 @@ import asyncpg
 import psutil
 import pytest
 
+from contracts.health import CheckHealth
 from contracts.runs import RunStatus
 from infra.stacks.stack import Stack
+from services.runner.service import serve
 from shared.database import database, transaction
 from shared.settings import Settings
 from tests.processes import separate
@@ -105,3 +110,22 @@ async def test_a_runner_that_is_killed_between_merge_and_its_word_is_followed_by
     assert await around.rows(run.pipeline) == [(1,)]
     assert await around.merges(run) == 1
     assert await around.open_branches(run) == []
+
+
+async def test_a_run_that_is_cancelled_while_it_merges_is_a_success(
+    around: Surroundings, brief: Settings, lakehouse_tables: asyncpg.Pool
+) -> None:
+    async with serve(brief):
+        run = await around.request("select 1 as id", config="timeout_seconds: 600")
+        async with main_is_held(lakehouse_tables):
+            await eventually(lambda: a_merge_waits(lakehouse_tables), within=60)
+            await around.cancel(run)
+            # It has heard of it by the time it answers what it was asked later.
+            await around.gateway.ask(CheckHealth(service="runner"))
+            assert run.ended is None
+        ended = await around.finished(run, within=60)
+
+    assert (ended.status, ended.attempt) == (RunStatus.SUCCESS, 1)
+    assert await around.merges(run) == 1
+    assert await around.rows(run.pipeline) == [(1,)]
+    assert [end.status for end in run.ends] == [RunStatus.SUCCESS]

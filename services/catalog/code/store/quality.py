@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+import asyncpg
+
 from contracts.pipelines import CheckedTest
+from contracts.quality import RecordedResult
 from shared.database import Connection
 
 _KEEP = """
@@ -41,3 +44,42 @@ async def forget(db: Connection, pipeline_id: UUID, name: str) -> None:
 async def forget_others(db: Connection, pipeline_id: UUID, names: Sequence[str]) -> None:
     """Forget all tests of a pipeline but these."""
     await db.execute("delete from quality_tests where pipeline_id = $1 and name <> all($2::text[])", pipeline_id, names)
+
+
+async def is_known(db: asyncpg.Pool, pipeline_id: UUID, name: str) -> bool:
+    """Whether a pipeline has, or had when it ran, a test of this name."""
+    found: bool = await db.fetchval(
+        """
+        select exists (select from quality_tests where pipeline_id = $1 and name = $2)
+          or exists (select from quality_results where pipeline_id = $1 and test_name = $2)
+        """,
+        pipeline_id,
+        name,
+    )
+    return found
+
+
+async def count_results(db: asyncpg.Pool, pipeline_id: UUID, name: str) -> int:
+    """How many runs a test has judged, of those that are kept."""
+    total: int = await db.fetchval(
+        "select count(*) from quality_results where pipeline_id = $1 and test_name = $2", pipeline_id, name
+    )
+    return total
+
+
+async def results(db: asyncpg.Pool, pipeline_id: UUID, name: str, *, limit: int, start: int) -> list[RecordedResult]:
+    """How a test judged runs, the newest first."""
+    rows = await db.fetch(
+        """
+        select run_id, status, severity, value::bigint as value, duration_ms, sample_rows, message, compiled_sql, ran_at
+        from quality_results
+        where pipeline_id = $1 and test_name = $2
+        order by ran_at desc, id
+        limit $3 offset $4
+        """,
+        pipeline_id,
+        name,
+        limit,
+        start,
+    )
+    return [RecordedResult.model_validate(dict(row)) for row in rows]

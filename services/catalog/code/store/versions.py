@@ -1,16 +1,28 @@
 """The SQL of published versions."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
-from contracts.pipelines import PipelineVersion, Validation
+from contracts.pipelines import PipelineVersion, Validation, ZoneReference
 from services.catalog.code.store.pipelines import KeptPipeline
 from shared.database import Connection
 
 _SHOWN = "id, pipeline_id, version_number, message, published_versions, created_at"
+
+
+@dataclass(frozen=True)
+class AddedVersion:
+    """A version that was made of an older one."""
+
+    number: int
+    pins: Mapping[str, str]
+    reads_tables: list[str]
+    reads_zones: list[ZoneReference]
+    archives_files: bool
 
 
 async def take_turn(db: Connection) -> None:
@@ -62,6 +74,40 @@ async def add(
     return number
 
 
+async def add_again(
+    db: Connection, pipeline_id: UUID, number: int, *, message: str | None, now: datetime
+) -> AddedVersion:
+    """Add a version to a locked pipeline that is what the version of this number is, which must be kept."""
+    row = await db.fetchrow(
+        """
+        insert into pipeline_versions
+          (pipeline_id, version_number, message, published_versions, reads_tables, reads_zones, archives_files,
+           created_at)
+        select $1, (select max(version_number) + 1 from pipeline_versions where pipeline_id = $1), $3,
+          published_versions, reads_tables, reads_zones, archives_files, $4
+        from pipeline_versions
+        where pipeline_id = $1 and version_number = $2
+        returning version_number as number, published_versions as pins, reads_tables, reads_zones, archives_files
+        """,
+        pipeline_id,
+        number,
+        message,
+        now,
+    )
+    assert row is not None, "whoever locked the pipeline has found the version"
+    return AddedVersion(**{**dict(row), "reads_zones": [ZoneReference(**zone) for zone in row["reads_zones"]]})
+
+
+async def reads(db: Connection, pipeline_id: UUID, number: int) -> list[str] | None:
+    """The tables that a version reads; None if it is not kept."""
+    tables: list[str] | None = await db.fetchval(
+        "select reads_tables from pipeline_versions where pipeline_id = $1 and version_number = $2",
+        pipeline_id,
+        number,
+    )
+    return tables
+
+
 async def publish(
     db: Connection,
     pipeline: KeptPipeline,
@@ -70,14 +116,19 @@ async def publish(
     pins: Mapping[str, str],
     description: str | None,
     seen_revision: int,
+    draft_dirty: bool,
     now: datetime,
 ) -> None:
-    """Make a version what a locked pipeline runs. What was edited since its draft was seen makes the draft dirty."""
+    """Make a version what a locked pipeline runs.
+
+    `draft_dirty` is so as the draft was seen; what was edited since then makes it dirty.
+    """
     await db.execute(
         """
         update pipelines
         set version = $2, published_versions = $3, published_at = $4, updated_at = $4,
-          description = coalesce($5, description), draft_dirty = revision <> $6, revision = revision + 1
+          description = coalesce($5, description), draft_dirty = $7 or revision <> $6,
+          revision = revision + 1
         where id = $1
         """,
         pipeline.shown.id,
@@ -86,6 +137,7 @@ async def publish(
         now,
         description,
         seen_revision,
+        draft_dirty,
     )
 
 

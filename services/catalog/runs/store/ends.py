@@ -20,7 +20,7 @@ async def finish(
             update runs
             set status = $2, finished_at = $3, decided_by = $4, error = $5, error_kind = $6, branch = $7,
               rows_written = $8, files_read = $9, phase_profiles = $10, inputs = $11, outputs = $12,
-              report_key = $13, logs_s3_path = $14, logs = $15,
+              report_key = $13, logs_s3_path = $14, logs = $15, changes = $16,
               duration_ms = (extract(epoch from $3 - started_at) * 1000)::bigint,
               queued_at = coalesce(queued_at, $3)
             where id = $1 and status in ('pending', 'running')
@@ -41,6 +41,7 @@ async def finish(
             end.report_key,
             end.logs_key,
             [line.model_dump(mode="json") for line in end.last_log_lines],
+            [one.model_dump(mode="json") for one in report.changes] if report else [],
         )
         is not None
     )
@@ -58,8 +59,9 @@ async def insert_quality_results(
     await db.executemany(
         """
         insert into quality_results
-          (id, run_id, pipeline_id, test_name, status, severity, value, duration_ms, sample_rows, message, ran_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+          (id, run_id, pipeline_id, test_name, status, severity, value, duration_ms, sample_rows, message, compiled_sql,
+           ran_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         on conflict (run_id, test_name) do nothing
         """,
         [
@@ -74,6 +76,7 @@ async def insert_quality_results(
                 result.duration_ms,
                 result.sample_rows,
                 result.message,
+                result.compiled_sql,
                 now,
             )
             for result in report.quality

@@ -10,7 +10,8 @@ from services.catalog.runs.store import Executor
 
 _SHOWN = """
 id, pipeline_id, pipeline, version, status, trigger, attempt, branch, started_at, finished_at, duration_ms,
-rows_written, error, error_kind, phase_profiles, inputs, outputs, parameters, dry_run, logs_s3_path, created_at
+rows_written, error, error_kind, phase_profiles, inputs, outputs, changes, parameters, dry_run, logs_s3_path,
+created_at
 """
 
 _MATCHES = """
@@ -69,7 +70,8 @@ async def results_of_run(db: Executor, run_id: UUID) -> list[asyncpg.Record]:
     """How the tests judged a run."""
     rows: list[asyncpg.Record] = await db.fetch(
         """
-        select test_name as name, status, severity, value::bigint as value, duration_ms, sample_rows, message
+        select test_name as name, status, severity, value::bigint as value, duration_ms, sample_rows, message,
+          compiled_sql
         from quality_results
         where run_id = $1
         order by test_name

@@ -1,0 +1,111 @@
+"""A preview inside its process: the code is compiled and run over what the runner gives it, and nothing is written."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+from uuid import UUID
+
+import duckdb
+
+from contracts.messages import utc_now
+from contracts.names import Qualified
+from contracts.previews import PreviewColumn, PreviewPhase
+from services.runner.clock import Clock
+from services.runner.compile import Compiled
+from services.runner.engine.binding import Bound
+from services.runner.engine.quality import json_safe, run_tests
+from services.runner.engine.session import errors_of, limit_memory
+from services.runner.frames import Previewed, PreviewOrder, Tested, TestOrder
+from services.runner.memory import forget_peak, peak_bytes
+from services.runner.reading import Reading
+from services.runner.workplace import Workplace
+
+_NO_RUN: Final = UUID(int=0)
+_BATCH_ROWS: Final = 256
+_MOST_BYTES: Final = 8_000_000
+"""Of the rows as JSON; what comes after them is not shown."""
+
+
+class PreviewWork:
+    """The work on one preview."""
+
+    def __init__(self, workplace: Workplace, order: PreviewOrder) -> None:
+        self._connection = workplace.connection
+        self._parent = workplace.parent
+        self._order = order
+        self._reading = Reading(workplace, Qualified.parse(order.pipeline))
+
+    def do(self) -> None:
+        """Tell columns, rows, plan and count, each as soon as it is known: time may end before the last of them."""
+        forget_peak()
+        with self._phase("compile"):
+            compiled = self._compile()
+            bound = self._reading.bind(compiled.statement)
+        with self._phase("plan"):
+            self._parent.say(Previewed(explain_output=self._plan(bound)))
+        with self._phase("query"):
+            self._parent.say(self._rows(bound))
+        with self._phase("count"):
+            self._parent.say(Previewed(total_row_count=self._count(bound)))
+
+    def _compile(self) -> Compiled:
+        order = self._order
+        compiled = self._reading.compile(order.files, run_id=_NO_RUN, started_at=utc_now(), parameters={})
+        self._reading.claim_files(compiled.statement)
+        self._reading.locate(set(compiled.statement.tables_named))
+        return compiled
+
+    def _plan(self, bound: Bound) -> str:
+        prefix = "explain "
+        with errors_of(bound, prefix):
+            return "\n".join(str(row[1]) for row in self._connection.execute(f"{prefix}{bound.sql}").fetchall())
+
+    def _rows(self, bound: Bound) -> Previewed:
+        prefix = "select * from (\n"
+        limit = self._order.limit
+        with errors_of(bound, prefix):
+            result = self._connection.execute(f"{prefix}{bound.sql}\n) limit {limit}")
+            columns = [PreviewColumn(name=name, type=str(kind)) for name, kind, *_ in result.description or []]
+            rows, warnings = self._fetched(result, [column.name for column in columns])
+        return Previewed(columns=columns, rows=rows, warnings=warnings)
+
+    def _fetched(
+        self, result: duckdb.DuckDBPyConnection, names: list[str]
+    ) -> tuple[list[dict[str, object]], list[str]]:
+        rows: list[dict[str, object]] = []
+        size = 0
+        while batch := result.fetchmany(_BATCH_ROWS):
+            for values in batch:
+                row = {name: json_safe(value) for name, value in zip(names, values, strict=True)}
+                size += len(repr(row))
+                if size > _MOST_BYTES and rows:
+                    return rows, [f"only {len(rows)} rows are shown: more of them are too large to look at"]
+                rows.append(row)
+        return rows, []
+
+    def _count(self, bound: Bound) -> int:
+        prefix = "select count(*) from (\n"
+        with errors_of(bound, prefix):
+            row = self._connection.execute(f"{prefix}{bound.sql}\n)").fetchone()
+        assert row is not None, "a count is one row"
+        return int(row[0])
+
+    @contextmanager
+    def _phase(self, name: Literal["compile", "plan", "query", "count"]) -> Iterator[None]:
+        clock = Clock()
+        yield
+        phase = PreviewPhase(name=name, duration_ms=clock.milliseconds())
+        self._parent.say(Previewed(phase=phase, memory_peak_bytes=peak_bytes()))
+
+
+def judge_main(workplace: Workplace, order: TestOrder) -> Tested:
+    """Run the tests of a pipeline on what main holds."""
+    reading = Reading(workplace, Qualified.parse(order.pipeline))
+    limit_memory(workplace.connection, workplace.memory_limit_bytes)
+    tests = reading.compile_tests(order.files, run_id=_NO_RUN, started_at=utc_now())
+    statements = [one.statement for one in tests if one.statement is not None]
+    for statement in statements:
+        reading.claim_files(statement)
+    reading.locate({table for statement in statements for table in statement.tables_named})
+    ready = [reading.ready(one) for one in tests]
+    return Tested(results=run_tests(workplace.connection, ready, threads=workplace.threads))

@@ -1,0 +1,182 @@
+"""What the code of a pipeline reads: its tables and files are asked of the runner, and stand in the queries then."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from contracts.landing import ZoneForm
+from contracts.names import Qualified
+from contracts.reports import Input
+from services.runner.compile import (
+    PIPELINE_FILE,
+    Compiled,
+    CompiledTest,
+    compile_pipeline,
+    compile_test,
+    test_files,
+)
+from services.runner.config import Config, plugin_of, read_config
+from services.runner.engine.binding import Bound, ZoneContent, bind
+from services.runner.engine.quality import QualityTest
+from services.runner.engine.session import limit_memory
+from services.runner.engine.statement import Statement
+from services.runner.engine.watermark import watermark
+from services.runner.frames import AskFiles, AskLocations, AskSimilar, Configured, Locations, Similar, ZoneFiles
+from services.runner.problems import AuthorError
+from services.runner.template import Facts, Sql, ZoneCall
+from services.runner.workplace import Workplace
+
+
+class Reading:
+    """A pipeline's code on its way to queries that DuckDB runs; what was asked once is not asked again."""
+
+    def __init__(self, workplace: Workplace, pipeline: Qualified) -> None:
+        self._workplace = workplace
+        self._parent = workplace.parent
+        self.pipeline = pipeline
+        self.locations: dict[Qualified, str | None] = {}
+        """Where the metadata of each table is that was asked for; None where there is no such table."""
+        self.inputs: list[Input] = []
+        self._zones: dict[tuple[str, str, ZoneForm], ZoneContent] = {}
+
+    def compile(
+        self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime, parameters: Mapping[str, Any]
+    ) -> Compiled:
+        """Compile the files, and tell the runner what their author allows the run."""
+
+        def facts(config: Config) -> Facts:
+            return self._facts(config, run_id, started_at, parameters)
+
+        compiled = compile_pipeline(self._workplace.connection, files, facts)
+        config = compiled.config
+        memory_limit = config.memory_limit or self._workplace.memory_limit_bytes
+        self._parent.say(
+            Configured(
+                timeout_seconds=config.timeout_seconds,
+                max_retries=config.max_retries,
+                retry_delay_seconds=config.retry_delay_seconds,
+                memory_limit_bytes=memory_limit,
+            )
+        )
+        limit_memory(self._workplace.connection, memory_limit)
+        return compiled
+
+    def compile_tests(self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime) -> list[CompiledTest]:
+        """Compile the tests among the files, whatever the pipeline itself is like."""
+        main = PIPELINE_FILE if PIPELINE_FILE in files else "pipeline.py"
+        config, _ = read_config(files, main)
+        facts = self._facts(config, run_id, started_at, {})
+        return [compile_test(self._workplace.connection, path, files[path], facts) for path in test_files(files)]
+
+    def _facts(self, config: Config, run_id: UUID, started_at: datetime, parameters: Mapping[str, Any]) -> Facts:
+        return Facts(
+            run_id=run_id,
+            run_started_at=started_at,
+            pipeline=self.pipeline,
+            strategy=config.merge_strategy,
+            is_incremental=lambda: plugin_of(config.merge_strategy).is_incremental and self._is_there(),
+            watermark_column=config.watermark_column,
+            watermark=lambda: self._watermark(config),
+            parameters=parameters,
+        )
+
+    def _is_there(self) -> bool:
+        """Whether the pipeline has a table already."""
+        return self.location_of(self.pipeline) is not None
+
+    def _watermark(self, config: Config) -> Sql | None:
+        """The greatest value of the watermark column in the pipeline's table."""
+        location = self.location_of(self.pipeline)
+        if location is None or config.watermark_column is None:
+            return None
+        try:
+            return watermark(self._workplace.connection, location, config.watermark_column)
+        except LookupError as error:
+            raise AuthorError(config.problem("watermark_column", str(error))) from error
+
+    def claim_files(self, statement: Statement) -> None:
+        """Ask for the files of the zones that a statement reads; `AuthorError` for a zone that does not exist."""
+        for use in statement.zones:
+            call = use.call
+            place = (call.namespace, call.zone, call.form)
+            if place in self._zones:
+                continue
+            question = AskFiles(namespace=call.namespace, zone=call.zone, form=call.form)
+            answer = self._parent.ask(question, ZoneFiles)
+            if not answer.is_there:
+                name = f"{call.namespace}/{call.zone}"
+                message = f"there is no landing zone {name!r}{self._meant('landing_zone', name)}"
+                raise AuthorError(statement.problem(message, use.start))
+            self._zones[place] = ZoneContent(answer.files, answer.expected_schema, answer.last_file)
+            self.inputs.append(
+                Input(
+                    type="landing_zone",
+                    name=f"{call.namespace}/{call.zone}",
+                    files=len(answer.files),
+                    sample_files=[file.filename for file in answer.files[:20]],
+                )
+            )
+            self._parent.log(f"landing zone {call.namespace}/{call.zone} ({call.form}): {len(answer.files)} files")
+
+    @property
+    def has_no_new_files(self) -> bool:
+        """Whether `only='new'` was asked for, and nothing is new."""
+        new = [content for (_, _, form), content in self._zones.items() if form is ZoneForm.NEW]
+        return bool(new) and not any(content.files for content in new)
+
+    @property
+    def files_read(self) -> int:
+        """How many files of zones there are to read."""
+        return sum(len(content.files) for content in self._zones.values())
+
+    def bind(self, statement: Statement) -> Bound:
+        """A query with everything in its place."""
+        locations = {table: self.location_of(table) for table in statement.tables_named}
+        missing = [use for use in statement.tables if locations[use.table] is None]
+        if missing:
+            raise AuthorError(*(statement.problem(self._about_missing(use.table), use.start) for use in missing))
+        relations = {table: f"iceberg_scan('{place}')" for table, place in locations.items() if place is not None}
+        zones = {use.call.placeholder: self._content_of(use.call) for use in statement.zones}
+        return bind(statement, relations, zones, self._workplace.bucket)
+
+    def _about_missing(self, table: Qualified) -> str:
+        if table == self.pipeline:
+            return (
+                f"the pipeline's own table {str(table)!r} is not there before its first run:"
+                " write what reads it inside {% if is_incremental() %} … {% endif %}"
+            )
+        return f"there is no table {str(table)!r}{self._meant('table', str(table))}"
+
+    def _meant(self, kind: Literal["table", "landing_zone"], name: str) -> str:
+        similar = self._parent.ask(AskSimilar(kind=kind, name=name), Similar).name
+        return "" if similar is None else f", did you mean {similar!r}?"
+
+    def ready(self, test: CompiledTest) -> QualityTest:
+        """A test with everything in its place, or with what is wrong with it."""
+        if test.statement is None:
+            return QualityTest(test.name, test.header, "; ".join(str(problem) for problem in test.problems))
+        try:
+            return QualityTest(test.name, test.header, self.bind(test.statement))
+        except AuthorError as error:
+            return QualityTest(test.name, test.header, str(error))
+
+    def location_of(self, table: Qualified) -> str | None:
+        """Where the metadata of a table is; None if there is no such table."""
+        self.locate({table})
+        return self.locations[table]
+
+    def locate(self, tables: set[Qualified]) -> None:
+        """Ask where tables are."""
+        unknown = sorted(str(table) for table in tables - self.locations.keys())
+        if not unknown:
+            return
+        answer = self._parent.ask(AskLocations(tables=unknown), Locations)
+        self.locations |= {Qualified.parse(name): location for name, location in answer.locations.items()}
+
+    def note_tables(self, statement: Statement) -> None:
+        """Note what a statement reads as what the run reads."""
+        self.inputs += [Input(type="table", name=str(table)) for table in statement.tables_named]
+
+    def _content_of(self, call: ZoneCall) -> ZoneContent:
+        return self._zones[call.namespace, call.zone, call.form]
