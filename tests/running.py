@@ -319,20 +319,7 @@ class Surroundings:
     async def find_zone(self, query: FindZone) -> Zone:
         if query.name not in self.zones:
             raise NotFound(f"no landing zone {query.namespace}/{query.name}")
-        return Zone(
-            id=uuid4(),
-            namespace=query.namespace,
-            name=query.name,
-            description="",
-            owner=None,
-            expected_schema=self.schemas.get(query.name, ""),
-            processed_max_age_days=None,
-            auto_purge=False,
-            file_count=0,
-            total_bytes=0,
-            created_at=utc_now(),
-            updated_at=utc_now(),
-        )
+        return zone(query.namespace, query.name, expected_schema=self.schemas.get(query.name, ""))
 
     async def list_samples(self, query: ListSamples) -> Samples:
         found = self.samples.get(query.zone, [])

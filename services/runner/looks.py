@@ -17,6 +17,7 @@ from services.runner.domain import FailureKind
 from services.runner.frames import (
     AskFiles,
     AskLocations,
+    AskSimilar,
     Configured,
     Failed,
     Locations,
@@ -28,12 +29,14 @@ from services.runner.frames import (
     TestOrder,
     ZoneFiles,
 )
+from services.runner.known import similar
 from services.runner.pool import Process, ProcessLost
 from services.runner.problems import AuthorError
 from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, watched
 from shared.chunks import send_chunks
 from shared.errors import Exhausted, Invalid, NotFound
+from shared.lakehouse.port import MAIN
 
 _QUEUE_SECONDS: Final = 20.0
 """How long somebody waits for others who look."""
@@ -41,7 +44,6 @@ _MOST_FILES: Final = 200
 """Of a zone without samples, the newest ones."""
 _FOLLOWING: Final = {"compile": "plan", "plan": "query", "query": "count", "count": "count"}
 """The phases of a preview."""
-_NEVER: Final = asyncio.Event()
 
 
 class Looks:
@@ -50,6 +52,7 @@ class Looks:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._free = asyncio.Semaphore(resources.settings.runner_workers)
+        self._never_cancelled = asyncio.Event()
 
     async def preview(self, query: PreviewPipeline) -> Sent:
         """Run a draft, or code sent along, and send what it gives."""
@@ -85,7 +88,7 @@ class Looks:
         try:
             async with self._resources.pool.process() as process:
                 conversing = look.converse(process, order)
-                said = await watched(process, conversing, look.allowance, _NEVER, look.note)
+                said = await watched(process, conversing, look.allowance, self._never_cancelled, look.note)
                 if isinstance(said, Failed) and said.kind in (FailureKind.INTERNAL, FailureKind.MEMORY):
                     raise look.broken(said)
         except Broken as broken:
@@ -167,6 +170,8 @@ class Look:
                     await process.send(await self._files(question))
                 case AskLocations(tables=tables):
                     await process.send(await self._locate(tables))
+                case AskSimilar() as question:
+                    await process.send(await similar(self.resources, question, self._head or MAIN))
                 case Previewed() as part:
                     self._parts.append(part)
                     if part.phase is not None:

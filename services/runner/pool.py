@@ -24,7 +24,11 @@ from shared.settings import Settings
 log = structlog.get_logger()
 
 _SHARE_OF_MEMORY: Final = 0.6
-_ENVIRONMENT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE")
+_ENVIRONMENT: Final = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE"),
+    # Where packages may lie that are not installed beside ours: plugins.
+    "PYTHONPATH",
+)
 """All that a process sees of the runner's environment: what an author's code runs beside must hold no secrets."""
 
 

@@ -33,7 +33,7 @@ from services.runner.problems import AuthorError, WorkFailed
 from services.runner.validate import validate
 from services.runner.work import Work
 from services.runner.workplace import Parent, Workplace
-from shared.errors import Declined, Unavailable
+from shared.errors import Conflict, Declined, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.port import BranchClosed
 from shared.settings import Settings
@@ -129,6 +129,8 @@ def _failure(error: Exception) -> tuple[FailureKind, str]:
             return FailureKind.INTERNAL, str(error)
         case BranchClosed():
             return FailureKind.CLOSED, error.message
+        case Conflict():
+            return FailureKind.SCHEMA, error.message
         case CommitFailedException() | ValidationException():
             return FailureKind.TRANSIENT, str(error)
         case Declined():

@@ -82,7 +82,8 @@ class Work:
     def _write(self, compiled: Compiled, bound: Bound) -> Written:
         writing = Clock()
         catalog = self._workplace.catalog_of(self._order.branch)
-        target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id)
+        location = self._reading.location_of(self._pipeline)
+        target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id, location)
         written = write(self._connection, bound, target, compiled.config, self._order.started_at)
         self._reading.locations[self._pipeline] = written.location
         rows = WrittenRows(written.rows, written.files, written.bytes, written.location)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from contracts.landing import CheckFiles, ClaimedFile, ClaimFiles, FilesChecked, ListZones
+from contracts.landing import CheckFiles, ClaimedFile, ClaimFiles, FilesChecked
 from contracts.messages import Query, utc_now
 from contracts.names import Qualified
 from contracts.reports import Input
@@ -23,18 +23,17 @@ from services.runner.frames import (
     Locations,
     Logged,
     PhaseDone,
-    Similar,
     Worked,
     WorkOrder,
     ZoneFiles,
 )
 from services.runner.journal import Journal
+from services.runner.known import similar
 from services.runner.pool import Process
 from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, end_all, watched
 from shared.errors import AlreadyExists, NotFound, Unavailable
 from shared.lakehouse.port import BranchClosed, Merged
-from shared.similar import closest
 
 T = TypeVar("T")
 RunnerPhase: TypeAlias = Literal["branch", "merge"]
@@ -131,14 +130,10 @@ class Working:
                 case AskFiles() as question:
                     await process.send(await self._claim_files(question))
                 case AskLocations(tables=tables):
-                    if not branching.done():
-                        self._allowance.phase = "branch"
-                        await branching
-                        self._allowance.phase = "compile"
-                    await branching
+                    await self._branched(branching)
                     await process.send(await self._locate(tables))
-                case AskSimilar(kind=kind, name=name):
-                    await process.send(Similar(name=closest(name, await self._names(kind))))
+                case AskSimilar() as question:
+                    await process.send(await similar(self.resources, question, self._branch))
                 case PhaseDone(phase=phase):
                     self._allowance.phase = domain.phase_after(phase.name)
                     self.journal.phase(phase)
@@ -150,6 +145,14 @@ class Working:
                     return said
                 case other:
                     raise Broken(FailureKind.INTERNAL, f"the process said {other.type!r}, which nobody waits for")
+
+    async def _branched(self, branching: asyncio.Task[None]) -> None:
+        """Wait for the branch, which is what time is spent on then."""
+        if not branching.done():
+            at_work_on, self._allowance.phase = self._allowance.phase, "branch"
+            await branching
+            self._allowance.phase = at_work_on
+        await branching
 
     async def _order(self) -> WorkOrder:
         attempt = self.attempt
@@ -207,16 +210,6 @@ class Working:
         names = [Qualified.parse(table) for table in tables]
         found = await asyncio.gather(*(self.resources.lakehouse.location(name, self._branch) for name in names))
         return Locations(locations=dict(zip(tables, found, strict=True)))
-
-    async def _names(self, kind: Literal["table", "landing_zone"]) -> list[str]:
-        """What there is beside what the author named; nothing where that cannot be found out now."""
-        try:
-            if kind == "table":
-                return [str(table) for table in await self.resources.lakehouse.tables(self._branch)]
-            zones = await self.resources.bus.ask(ListZones(limit=200), timeout=2)
-            return [f"{zone.namespace}/{zone.name}" for zone in zones.zones]
-        except (Unavailable, NotFound):
-            return []
 
     async def _claim_files(self, question: AskFiles) -> ZoneFiles:
         """All pages of the files that the run reads of a zone; asks again while an earlier run is unsettled."""

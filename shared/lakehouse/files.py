@@ -87,6 +87,8 @@ class TableFiles(FileIO):
             force_virtual_addressing=properties.get("s3.force-virtual-addressing") == "True",
             tls_ca_file_path=properties.get("s3.tls-ca-file"),
             allow_delayed_open=True,
+            # What is written here is small and comes whole: a thread for it costs more than it saves.
+            background_writes=False,
             connect_timeout=5,
             request_timeout=60,
         )

@@ -25,6 +25,7 @@ from pyiceberg.table.metadata import TableMetadataV2
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.typedef import Record
 
+from shared.errors import Conflict
 from shared.lakehouse.files import TableFiles
 
 MERGED_AT: Final = 20
@@ -134,8 +135,13 @@ class NewManifests:
     def of_change(
         self, before: Manifests, added: Sequence[DataFile], removed: Sequence[PresentFile]
     ) -> list[ManifestFile]:
-        """The manifests of a snapshot with these files more and those less, newest first."""
-        touched = {file.manifest for file in removed}
+        """The manifests of a snapshot with these files more and those less, newest first.
+
+        `Conflict` where files stay that are partitioned by a column that the table will not have.
+        """
+        specs = self.metadata.specs()
+        lost = {manifest.manifest_path for manifest in before.of_data if manifest.partition_spec_id not in specs}
+        touched = {file.manifest for file in removed} | lost
         gone = {file.location for file in removed}
         rest = [manifest for manifest in before.of_data if manifest.manifest_path not in touched]
         default = self.metadata.default_spec_id
@@ -144,6 +150,10 @@ class NewManifests:
         entries: dict[int, list[ManifestEntry]] = defaultdict(list)
         entries[default] += [entry_of(ManifestEntryStatus.ADDED, self.snapshot_id, data_file) for data_file in added]
         for file in before.present([*written, *merged]):
+            if file.spec_id not in specs:
+                if file.location not in gone:
+                    raise Conflict(f"{file.location} stays, and the column goes that it is partitioned by")
+                continue
             status = ManifestEntryStatus.DELETED if file.location in gone else ManifestEntryStatus.EXISTING
             snapshot_id = self.snapshot_id if status is ManifestEntryStatus.DELETED else file.entry.snapshot_id
             entries[file.spec_id].append(entry_of(status, snapshot_id, file.entry.data_file, file.entry))
