@@ -12,7 +12,7 @@ from pyiceberg.typedef import Record
 from infra.stacks.stack import Stack
 from services.runner.config import PartitionField, SchemaChange
 from services.runner.domain import FailureKind
-from services.runner.problems import WorkFailed
+from services.runner.problems import AuthorError, WorkFailed
 from tests.writing import NewTable, WrittenTable, written_tables
 
 
@@ -216,7 +216,7 @@ def test_a_key_that_the_query_does_not_give_is_named(table: WrittenTable) -> Non
         "partition_by": {"partition_by": (PartitionField("idd"),)},
         "watermark_column": {"strategy": "incremental", "unique_key": ("id",), "watermark_column": "idd"},
     }.items():
-        with pytest.raises(WorkFailed, match=f"{key}: .*no column 'idd', did you mean 'id'"):
+        with pytest.raises(AuthorError, match=f"{key} names 'idd', which the query does not give, did you mean 'id'"):
             table.write("select 1 as id", **config)
     with pytest.raises(WorkFailed, match="partition_by: column 'id' is string, which cannot be partitioned by day"):
         table.write("select 'a' as id", partition_by=(PartitionField("id", "day"),))
