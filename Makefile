@@ -5,7 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 # What needs servers; unit and contract tests are the same wherever they run.
-ON_SERVERS := tests/integration tests/e2e tests/chaos
+ON_SERVERS := tests/chaos tests/e2e tests/integration
+# Tests wait more than they compute: more run beside each other than there are cores. Those of a file share servers.
+BESIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 help:  ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -17,11 +19,11 @@ up: $(READY)  ## Start the platform and leave it running
 	$(BIN)/rat up
 
 test: $(READY)  ## Unit, contract, integration, e2e and kill tests on the embedded stack
-	$(BIN)/pytest
+	$(BIN)/pytest $(BESIDE)
 
 test-distributed: $(READY)  ## Integration, e2e and kill tests on NATS x 3, MinIO, Nessie and PostgreSQL as processes
 	$(BIN)/rat servers fetch
-	$(BIN)/pytest --stack distributed $(ON_SERVERS)
+	$(BIN)/pytest $(BESIDE) --stack distributed $(ON_SERVERS)
 
 test-containers: images  ## The same on containers; needs an engine, as Docker
 	$(BIN)/pytest --stack containers $(ON_SERVERS)

@@ -13,6 +13,7 @@ import structlog
 import uvloop
 
 from infra.failures import unwrapped
+from shared.background import end
 from shared.bus import Bus, declare
 from shared.errors import Invalid
 from shared.settings import Settings
@@ -98,6 +99,7 @@ def live(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 async def _until_signalled(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    this_one = asyncio.current_task()
     task = asyncio.create_task(main())
     signalled = asyncio.Event()
 
@@ -115,6 +117,9 @@ async def _until_signalled(main: Callable[[], Coroutine[Any, Any, None]]) -> Non
     except asyncio.CancelledError:
         if not signalled.is_set():
             raise
+    finally:
+        # Cancelled once, as by the runner that closes, one that loses it would keep the process for ever.
+        await end(asyncio.all_tasks() - {this_one})
 
 
 @dataclass
@@ -142,6 +147,6 @@ class _Running:
             return
         if self.started.is_set():
             self.stopping.set()
+            await asyncio.wait([self.task])
         else:
-            self.task.cancel()
-        await asyncio.wait([self.task])
+            await end({self.task})

@@ -41,7 +41,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contracts.health import CheckHealth, Dependency, Health
 from contracts.messages import Event, Query, derived_id
-from shared.background import background, every
+from shared.background import background, end, every
 from shared.errors import BY_CODE, Conflict, Internal, Invalid, RatError, TimedOut, Unavailable
 from shared.fields import field_problems
 from shared.headers import to_header
@@ -67,6 +67,8 @@ LOOK_TIMEOUT_SECONDS: Final = 3.0
 """How long a server may take to show that it is there."""
 CONSUMER_SECONDS: Final = 5.0
 """How long a durable consumer is missing at the most that somebody deleted, alone or with its stream."""
+DRAIN_SECONDS: Final = 3
+"""How long a service that stops waits for messages that came and that nobody reads any more: they come again."""
 PULL_PAUSE_SECONDS: Final = 0.2
 """How long a pull waits that nobody answers, as there is no consumer, or none that has a leader."""
 
@@ -267,13 +269,17 @@ class Bus:
         health = f"{self.service}.health"
         self.broker.subscriber(health, queue=self.service, include_in_schema=False)(self.health)
         await self._start()
+        connection = self.connection
         try:
             async with background(lambda: every(CONSUMER_SECONDS, self._keep_consumers)):
                 yield
         finally:
-            # NATS may be away: then there is nothing to say farewell to.
-            with suppress(nats.errors.Error, OSError):
-                await self.broker.stop()
+            try:
+                # NATS may be away: then there is nothing to say farewell to.
+                with suppress(nats.errors.Error, OSError):
+                    await self.broker.stop()
+            finally:
+                await close_for_good(connection)
 
     async def _start(self) -> None:
         """Start once the server and its streams can be reached: they may come up after us."""
@@ -392,6 +398,15 @@ class Bus:
         return stream
 
 
+async def close_for_good(connection: NatsClient) -> None:
+    """Close a connection, also one that is lost: it would look for its server for as long as the process lives."""
+    reconnecting = connection._reconnection_task
+    await connection.close()
+    if reconnecting is not None:
+        # Closing cancels it once, which it may lose.
+        await end({reconnecting})
+
+
 def _patient(fetch: Callable[..., Awaitable[list[Msg]]]) -> Callable[..., Awaitable[list[Msg]]]:
     async def fetch_patiently(*arguments: Any, **options: Any) -> list[Msg]:
         try:
@@ -457,6 +472,7 @@ def connect(settings: Settings, service: str) -> Bus:
         reconnect_time_wait=0.2,  # type: ignore[arg-type]  # nats-py takes fractions of a second
         connect_timeout=2,
         graceful_timeout=10,
+        drain_timeout=DRAIN_SECONDS,
         error_cb=_note_error,
         reconnected_cb=tell_of_reconnect,
         middlewares=[middleware],

@@ -15,6 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--stack` chooses the servers that the tests run on."""
     parser.addoption("--stack", choices=sorted(STACKS), default="embedded", help="The servers that the tests run on.")
     parser.addoption(
+        "--examples", type=int, default=25, help="How many histories of a table the model is held against."
+    )
+    parser.addoption(
         "--absence", type=float, default=12.0, help="Seconds that a server is away for in the chaos tests."
     )
 

@@ -5,15 +5,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID, uuid4
 
 import duckdb
-from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from contracts.names import Qualified
-from services.runner.config import Config, Strategy
+from services.runner.config import Config
 from services.runner.engine.batch import Written
 from services.runner.engine.binding import bind
 from services.runner.engine.session import open_connection
@@ -21,9 +20,13 @@ from services.runner.engine.statement import parse
 from services.runner.engine.write import write
 from services.runner.target import Target
 from services.runner.template import Facts, render
+from shared.lakehouse.branch_catalog import BranchCatalog
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.settings import Settings
+
+NewTable: TypeAlias = Callable[[], "WrittenTable"]
+"""Names a table that nobody has written yet."""
 
 FIRST_RUN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,7 +36,7 @@ class WrittenTable:
     """The table of a pipeline, and how its next run writes it."""
 
     connection: duckdb.DuckDBPyConnection
-    catalog: Catalog
+    catalog: BranchCatalog
     name: Qualified
     pipeline_id: UUID = field(default_factory=uuid4)
     next_run: datetime = FIRST_RUN
@@ -41,12 +44,12 @@ class WrittenTable:
     def write(self, sql: str, strategy: str = "full_refresh", **config: Any) -> Written:
         """Do the write step of a run with this query; `$this` in it is the table as it is before."""
         started_at, self.next_run = self.next_run, self.next_run + timedelta(hours=1)
-        target = Target(self.catalog, self.name, self.pipeline_id, uuid4())
-        chosen = Strategy(strategy)
-        facts = Facts(uuid4(), started_at, self.name, chosen, lambda: True)
+        location = self.table.metadata_location if self.catalog.table_exists(tuple(self.name)) else None
+        target = Target(self.catalog, self.name, self.pipeline_id, uuid4(), location)
+        facts = Facts(uuid4(), started_at, self.name, strategy, lambda: True)
         relation = self.relation() if "$this" in sql else ""
         bound = bind(parse(self.connection, render("pipeline.sql", sql.replace("$this", relation), facts)), {}, {}, "")
-        settings = Config(merge_strategy=chosen, **config)
+        settings = Config(merge_strategy=strategy, **config)
         return write(self.connection, bound, target, settings, started_at)
 
     @property
@@ -67,7 +70,7 @@ class WrittenTable:
 
 
 @asynccontextmanager
-async def written_tables(settings: Settings, spill_directory: Path) -> AsyncIterator[Callable[[], WrittenTable]]:
+async def written_tables(settings: Settings, spill_directory: Path) -> AsyncIterator[NewTable]:
     """New tables, one after another, on a branch of their own, as the process of a run writes them."""
     async with lakehouse(settings, "runner") as lake:
         await lake.ensure_namespace("test", "bronze")

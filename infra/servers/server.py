@@ -23,6 +23,8 @@ _DEATHS_ALLOWED: Final = 5
 _DEATHS_SECONDS: Final = 60.0
 _READY_SECONDS: Final = 120.0
 """A database that recovers from a crash may take its time."""
+_FIRST_PAUSE_SECONDS: Final = 0.02
+_LONGEST_PAUSE_SECONDS: Final = 0.25
 _LOG_LINES: Final = 20
 
 
@@ -210,13 +212,16 @@ class KeptServer:
 
     async def _set_up(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS
+        pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
                 return await self._server.set_up()
             except self._server.not_there:
                 if time.monotonic() > deadline:
                     raise
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause)
+            # Some take seconds, and start the later the more often they are asked for it.
+            pause = min(1.2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _end_of_log(self) -> str:
         lines = self._log_file.read_text(errors="replace").splitlines()[-_LOG_LINES:]

@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,7 +15,8 @@ from nats.aio.client import Client
 from pydantic import ValidationError
 
 from infra.servers.notifications import FilerEvent, Notification, notification_of
-from shared.bus import inbox_prefix
+from shared.background import end
+from shared.bus import close_for_good, inbox_prefix
 from shared.settings import Settings
 from shared.tls import nats_tls
 
@@ -43,9 +44,7 @@ async def webhook(settings: Settings) -> AsyncIterator[str]:
     finally:
         server.close()
         receiver.hang_up()
-        connecting.cancel()
-        with suppress(asyncio.CancelledError):
-            await connecting
+        await end({connecting})
 
 
 class _Receiver:
@@ -82,7 +81,7 @@ class _Receiver:
                 pass
             finally:
                 self._is_connected.clear()
-                await self._client.close()
+                await close_for_good(self._client)
             await asyncio.sleep(0.1)
 
     def hang_up(self) -> None:

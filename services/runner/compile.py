@@ -9,6 +9,7 @@ import duckdb
 from services.runner.config import CONFIG_FILE, Config, QualityHeader, read_config, read_test_header
 from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError, Problem
+from services.runner.python.source import PYTHON_FILE, Source, parse_source
 from services.runner.template import Facts, render
 
 PIPELINE_FILE: Final = "pipeline.sql"
@@ -31,13 +32,15 @@ class Compiled:
     """A pipeline that can be run once its tables and files are known."""
 
     config: Config
-    statement: Statement
+    facts: Facts
+    code: Statement | Source
     tests: tuple[CompiledTest, ...]
 
     @property
     def statements(self) -> list[Statement]:
-        """The pipeline's query, and those of the tests that are one."""
-        return [self.statement, *(test.statement for test in self.tests if test.statement is not None)]
+        """The pipeline's query, if it is one, and those of the tests that are one."""
+        tests = [test.statement for test in self.tests if test.statement is not None]
+        return [self.code, *tests] if isinstance(self.code, Statement) else tests
 
 
 def compile_pipeline(
@@ -47,15 +50,34 @@ def compile_pipeline(
 
     Nothing of it is run. `facts_of` gives the facts for templates once the settings are known.
     """
-    if PIPELINE_FILE not in files:
-        raise AuthorError(Problem(PIPELINE_FILE, f"the pipeline has no {PIPELINE_FILE}"))
-    config, problems = read_config(files, PIPELINE_FILE)
+    main = main_file(files)
+    config, problems = read_config(files, main)
     if problems:
         raise AuthorError(*problems)
     facts = facts_of(config)
-    statement = parse(connection, render(PIPELINE_FILE, files[PIPELINE_FILE], facts))
+    code = compile_code(connection, main, files[main], facts)
     tests = tuple(compile_test(connection, path, files[path], facts) for path in test_files(files))
-    return Compiled(config, statement, tests)
+    return Compiled(config, facts, code, tests)
+
+
+def main_file(files: Mapping[str, str]) -> str:
+    """The path of the file that holds the pipeline's code; `AuthorError` if there is none, or more than one."""
+    found = [path for path in (PIPELINE_FILE, PYTHON_FILE) if path in files]
+    match found:
+        case [path]:
+            return path
+        case []:
+            raise AuthorError(Problem(PIPELINE_FILE, f"the pipeline has no {PIPELINE_FILE}, and no {PYTHON_FILE}"))
+        case _:
+            message = f"the pipeline has both {PIPELINE_FILE} and {PYTHON_FILE}; it is one of them"
+            raise AuthorError(Problem(PYTHON_FILE, message))
+
+
+def compile_code(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> Statement | Source:
+    """Compile the pipeline's own file; `AuthorError` says what is wrong with it."""
+    if path == PYTHON_FILE:
+        return parse_source(text, facts.pipeline.namespace)
+    return parse(connection, render(path, text, facts))
 
 
 def compile_test(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> CompiledTest:
@@ -81,4 +103,6 @@ def test_name(path: str) -> str:
 
 def is_known(path: str) -> bool:
     """Whether a file of this path means anything to a run."""
-    return path in (PIPELINE_FILE, CONFIG_FILE) or (path.startswith(TESTS_FOLDER) and path.endswith(".sql"))
+    return path in (PIPELINE_FILE, PYTHON_FILE, CONFIG_FILE) or (
+        path.startswith(TESTS_FOLDER) and path.endswith(".sql")
+    )

@@ -119,11 +119,12 @@ class _Read:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_config(files: Mapping[str, str], pipeline_file: str, sign: str = SQL_SIGN) -> tuple[Config, list[Problem]]:
+def read_config(files: Mapping[str, str], pipeline_file: str) -> tuple[Config, list[Problem]]:
     """The settings of a pipeline from its files, and everything that is wrong with them.
 
-    `sign` is what the comments of the pipeline's file begin with: annotations stand in its header.
+    Annotations stand in the comments that the file of the pipeline begins with.
     """
+    sign = PYTHON_SIGN if pipeline_file.endswith(".py") else SQL_SIGN
     text = files.get(CONFIG_FILE, "")
     try:
         from_file = _read(CONFIG_FILE, list(_yaml_settings(text)), _CONFIG)
@@ -186,6 +187,8 @@ def misplaced_annotations(path: str, text: str, sign: str = SQL_SIGN) -> list[Pr
 def unknown_columns(config: Config, given: Sequence[str]) -> list[Problem]:
     """The columns that settings name and that the query does not give, whose columns these are."""
     known = {column.lower() for column in given}
+    if config.merge_strategy == Strategy.SCD2:
+        known |= {config.scd_valid_from.lower(), config.scd_valid_to.lower(), "is_current"}
     named = [("unique_key", column) for column in config.unique_key]
     named += [("partition_by", one.column) for one in config.partition_by]
     named += [("partition_column", config.partition_column)] if config.partition_column else []
@@ -288,11 +291,12 @@ def _choice(choices: type[StrEnum]) -> _Reader:
 def _strategy(key: str, value: Any) -> str:
     name = str(value).lower()
     try:
-        if strategies().get(name) is not None:
-            return name
+        known = strategies().get(name) is not None
     except BrokenPlugin as error:
         raise ValueError(f"{key} {value!r} cannot be used: {error}") from error
-    raise ValueError(f"unknown {key} {value!r}{expected(name, strategies().names)}")
+    if not known:
+        raise ValueError(f"unknown {key} {value!r}{expected(name, strategies().names)}")
+    return name
 
 
 def _text(key: str, value: Any) -> str:

@@ -9,14 +9,20 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from contracts.names import Qualified
 from contracts.reports import QualityResult
+from shared.similar import expected
+
+if TYPE_CHECKING:
+    # What plugins get knows them.
+    from services.runner.config import Config
+    from services.runner.engine.batch import Writing, Written
+    from services.runner.template import Scope
 
 P = TypeVar("P")
 
@@ -45,14 +51,18 @@ class MergeStrategy(Protocol):
     is_incremental: bool
     """Whether rows that the table has already stay in it; what `is_incremental()` says once there is a table."""
 
-    def write(self, writing: Any) -> Any:
-        """Bring the rows of the query into the table, in one commit."""
+    def write(self, writing: "Writing") -> "Written":
+        """Bring the rows of the query into the table, in one commit.
+
+        `writing.begin()` gives a `Batch`, with the new rows as files or as a table, the live files of the table, and
+        `finish`, which commits. `SchemaError` where the columns do not fit.
+        """
 
 
 class JinjaName(Protocol):
     """Makes what a name stands for in the templates of a run. Group `rat.jinja`, under that name."""
 
-    def __call__(self, scope: Any) -> Any:
+    def __call__(self, scope: "Scope") -> Any:
         """The value, or the function, that templates of this run get under the name.
 
         It is made anew for each file that is rendered. A `ValueError` that the function raises is told to the author
@@ -69,8 +79,8 @@ class HookRun:
     pipeline: Qualified
     pipeline_id: UUID
     started_at: datetime
-    config: Any
-    """The pipeline's settings: `services.runner.config.Config`."""
+    config: "Config"
+    """The pipeline's settings."""
     parameters: Mapping[str, Any]
     log: Callable[[str], None]
     """Writes a line into the run's log."""
@@ -134,19 +144,19 @@ class Plugins(Generic[P]):
 @cache
 def strategies() -> Plugins[MergeStrategy]:
     """The merge strategies by name."""
-    return found(STRATEGIES, _checked_strategy)
+    return found(STRATEGIES, checked_strategy)
 
 
 @cache
 def jinja_names() -> Plugins[JinjaName]:
     """What makes the names of templates, by name."""
-    return found(JINJA, _checked_name)
+    return found(JINJA, checked_name)
 
 
 @cache
 def hooks() -> Plugins[Hooks]:
     """The hooks by name; a broken one fails every run, as nobody knows what it would have refused."""
-    return found(HOOKS, _checked_hooks)
+    return found(HOOKS, checked_hooks)
 
 
 def load() -> None:
@@ -191,7 +201,8 @@ def _source(point: EntryPoint) -> str:
     return f"{package} ({point.value})"
 
 
-def _checked_strategy(plugin: Any) -> MergeStrategy:
+def checked_strategy(plugin: Any) -> MergeStrategy:
+    """The object as a merge strategy; `TypeError` if it is none."""
     missing = [name for name in ("needs", "is_incremental", "write") if not hasattr(plugin, name)]
     if missing:
         raise TypeError(f"a merge strategy has needs, is_incremental and write(); it lacks {', '.join(missing)}")
@@ -199,19 +210,20 @@ def _checked_strategy(plugin: Any) -> MergeStrategy:
     return plugin
 
 
-def _checked_name(plugin: Any) -> JinjaName:
+def checked_name(plugin: Any) -> JinjaName:
+    """The object as what makes a name of templates; `TypeError` if it is none."""
     if not callable(plugin):
         raise TypeError(f"it must be a function of the scope that gives the value, not {plugin!r}")
     made: JinjaName = plugin
     return made
 
 
-def _checked_hooks(plugin: Any) -> Hooks:
+def checked_hooks(plugin: Any) -> Hooks:
+    """The object as hooks; `TypeError` if it has none, or one that nobody calls."""
     public = [name for name in dir(plugin) if name.startswith(("before_", "after_"))]
     for name in public:
         if name not in _HOOKS:
-            near = get_close_matches(name, _HOOKS, n=1)
-            raise TypeError(f"unknown hook {name!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+            raise TypeError(f"unknown hook {name!r}{expected(name, _HOOKS)}")
     if not public:
         raise TypeError(f"it has none of {', '.join(_HOOKS)}")
     made: Hooks = plugin

@@ -1,6 +1,6 @@
 """What the code of a pipeline reads: its tables and files are asked of the runner, and stand in the queries then."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -99,25 +99,30 @@ class Reading:
         """Ask for the files of the zones that a statement reads; `AuthorError` for a zone that does not exist."""
         for use in statement.zones:
             call = use.call
-            place = (call.namespace, call.zone, call.form)
-            if place in self._zones:
-                continue
-            question = AskFiles(namespace=call.namespace, zone=call.zone, form=call.form)
-            answer = self._parent.ask(question, ZoneFiles)
-            if not answer.is_there:
+            if self.content_of(call.namespace, call.zone, call.form) is None:
                 name = f"{call.namespace}/{call.zone}"
                 message = f"there is no landing zone {name!r}{self._meant('landing_zone', name)}"
                 raise AuthorError(statement.problem(message, use.start))
-            self._zones[place] = ZoneContent(answer.files, answer.expected_schema, answer.last_file)
-            self.inputs.append(
-                Input(
-                    type="landing_zone",
-                    name=f"{call.namespace}/{call.zone}",
-                    files=len(answer.files),
-                    sample_files=[file.filename for file in answer.files[:20]],
-                )
+
+    def content_of(self, namespace: str, zone: str, form: ZoneForm) -> ZoneContent | None:
+        """What is read of a landing zone; None if there is no such zone."""
+        place = (namespace, zone, form)
+        if place in self._zones:
+            return self._zones[place]
+        answer = self._parent.ask(AskFiles(namespace=namespace, zone=zone, form=form), ZoneFiles)
+        if not answer.is_there:
+            return None
+        self._zones[place] = ZoneContent(answer.files, answer.expected_schema, answer.last_file)
+        self.inputs.append(
+            Input(
+                type="landing_zone",
+                name=f"{namespace}/{zone}",
+                files=len(answer.files),
+                sample_files=[file.filename for file in answer.files[:20]],
             )
-            self._parent.log(f"landing zone {call.namespace}/{call.zone} ({call.form}): {len(answer.files)} files")
+        )
+        self._parent.log(f"landing zone {namespace}/{zone} ({form}): {len(answer.files)} files")
+        return self._zones[place]
 
     @property
     def has_no_new_files(self) -> bool:
@@ -174,9 +179,10 @@ class Reading:
         answer = self._parent.ask(AskLocations(tables=unknown), Locations)
         self.locations |= {Qualified.parse(name): location for name, location in answer.locations.items()}
 
-    def note_tables(self, statement: Statement) -> None:
-        """Note what a statement reads as what the run reads."""
-        self.inputs += [Input(type="table", name=str(table)) for table in statement.tables_named]
+    def note_tables(self, tables: Iterable[Qualified]) -> None:
+        """Note tables as what the run reads."""
+        named = [Input(type="table", name=str(table)) for table in tables]
+        self.inputs += [one for one in named if one not in self.inputs]
 
     def _content_of(self, call: ZoneCall) -> ZoneContent:
         return self._zones[call.namespace, call.zone, call.form]

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
@@ -38,13 +37,14 @@ class Target:
     name: Qualified
     pipeline_id: UUID
     run_id: UUID
+    location: str | None
+    """Where its metadata is on the branch; None where there is no such table. Whether it still is, the commit sees."""
 
     def load(self, strategy: str) -> Table | None:
         """The table on the branch, if it is this pipeline's; another one's is replaced as a whole or not at all."""
-        try:
-            table = self.catalog.load_table(tuple(self.name))
-        except NoSuchTableError:
+        if self.location is None:
             return None
+        table = self.catalog.table_at(self.name, self.location)
         if table.properties.get(PIPELINE_ID, str(self.pipeline_id)) == str(self.pipeline_id):
             return table
         if strategy != Strategy.FULL_REFRESH:
@@ -53,7 +53,7 @@ class Target:
                 f"table {str(self.name)!r} was written by another pipeline of this name, which was deleted:"
                 f" the first run of this one must be full_refresh, not {strategy}",
             )
-        self.catalog.drop_table(tuple(self.name))
+        self.catalog.move(self.name, self.location, None)
         return None
 
     def begin(self, table: Table | None, schema: Schema, partitions: Sequence[PartitionField] = ()) -> Commit:

@@ -252,7 +252,11 @@ class _Lazy:
         self._scope, self._name = scope, name
 
     def value(self) -> Any:
-        return self._scope.value(self._name)
+        try:
+            return self._scope.value(self._name)
+        except plugins.BrokenPlugin as error:
+            # Names are looked up when a template begins; it is told where the name is used.
+            return StrictUndefined(hint=str(error))
 
 
 class _Context(Context):
@@ -284,7 +288,7 @@ def _render(path: str, template: str, scope: Scope) -> str:
         raise AuthorError(Problem(path, _reworded(error.message or "does not parse"), error.lineno)) from error
     except RecursionError as error:
         raise AuthorError(Problem(path, "a macro calls itself without end", _line(error))) from error
-    except (*_MISTAKES, jinja2.TemplateError, plugins.BrokenPlugin) as error:
+    except (*_MISTAKES, jinja2.TemplateError) as error:
         line = _line(error)
         raise AuthorError(_about(path, template, error, line)) from error
 

@@ -10,8 +10,9 @@ import duckdb
 from contracts.landing import ZoneForm
 from contracts.names import PipelineName, Qualified
 from contracts.pipelines import CheckedFile, CheckedTest, FileProblem, FoundReference, Validation, ZoneReference
-from services.runner.compile import PIPELINE_FILE, is_known, test_files, test_name
+from services.runner.compile import PIPELINE_FILE, is_known, main_file, test_files, test_name
 from services.runner.config import (
+    PYTHON_SIGN,
     Config,
     Strategy,
     misplaced_annotations,
@@ -22,6 +23,7 @@ from services.runner.config import (
 )
 from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError, Problem
+from services.runner.python.source import PYTHON_FILE, Source, parse_source
 from services.runner.template import Facts, Rendered, Sql, render
 
 
@@ -31,6 +33,8 @@ class _Found:
 
     statements: dict[str, list[Statement]] = field(default_factory=dict)
     """Path → what it says in a first run, and in a later one."""
+    source: Source | None = None
+    """The pipeline's Python, if it is written in it."""
     errors: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -39,23 +43,28 @@ def validate(connection: duckdb.DuckDBPyConnection, pipeline: PipelineName, file
     """Read every file as a run would: settings, Jinja, SQL and tests; tables and files are not looked for."""
     name = Qualified.parse(pipeline)
     found = _Found()
-    config, found.errors = read_config(files, PIPELINE_FILE)
+    main = PYTHON_FILE if PYTHON_FILE in files and PIPELINE_FILE not in files else PIPELINE_FILE
+    config, found.errors = read_config(files, main)
     tests = test_files(files)
-    if PIPELINE_FILE not in files:
-        found.errors.append(Problem(PIPELINE_FILE, f"the pipeline has no {PIPELINE_FILE}"))
+    try:
+        main_file(files)
+    except AuthorError as error:
+        found.errors += error.problems
     headers = {path: read_test_header(path, files[path]) for path in tests}
     found.errors += [problem for _, problems in headers.values() for problem in problems]
     for path in (PIPELINE_FILE, *tests):
         if path in files:
             _read_sql(connection, path, files[path], _worlds(name, config), found)
+    if main == PYTHON_FILE:
+        _read_python(files[main], name, found)
     query = found.statements.get(PIPELINE_FILE, [])
     _judge(files, config, query, found)
     paths = dict.fromkeys([*sorted(files), *(problem.path for problem in found.errors)])
     return Validation(
         valid=not found.errors,
         files=[_checked(path, found) for path in paths],
-        reads_tables=list(dict.fromkeys(str(one) for read in query for one in read.tables_named if one != name)),
-        reads_zones=list({str(zone): zone for read in query for zone in _zones(read)}.values()),
+        reads_tables=list(dict.fromkeys(str(one) for one in _tables(query, found.source) if one != name)),
+        reads_zones=list({str(zone): zone for zone in _zones(query, found.source)}.values()),
         references=list({str(one): one for one in _references(found, name)}.values()),
         archives_files=config.archive_landing_zones,
         description=config.description,
@@ -106,6 +115,14 @@ def _read_sql(connection: duckdb.DuckDBPyConnection, path: str, text: str, world
     found.warnings += dict.fromkeys(warnings)
 
 
+def _read_python(text: str, pipeline: Qualified, found: _Found) -> None:
+    found.warnings += misplaced_annotations(PYTHON_FILE, text, PYTHON_SIGN)
+    try:
+        found.source = parse_source(text, pipeline.namespace)
+    except AuthorError as error:
+        found.errors += error.problems
+
+
 def _about_names(rendered: Rendered) -> Iterator[Problem]:
     for name in rendered.missing_parameters:
         yield Problem(rendered.path, f"var({name!r}) has no default: a run without this parameter fails")
@@ -121,19 +138,33 @@ def _judge(files: Mapping[str, str], config: Config, query: list[Statement], fou
     if config.merge_strategy != Strategy.FULL_REFRESH:
         return
     message = "full_refresh keeps the last batch only: {what}; use append_only to keep what was read before"
+    zones = _zones(query, found.source)
     new = [use for statement in query for use in statement.zones if use.call.form is ZoneForm.NEW]
     if new:
         what = "landing_zone(…, only='new') gives each file once"
         found.warnings.append(query[0].problem(message.format(what=what), new[0].start))
-    elif config.archive_landing_zones and any(statement.zones for statement in query):
+    elif any(zone.only_new for zone in zones):
+        what = "landing_zone(…, only='new') gives each file once"
+        found.warnings.append(Problem(PYTHON_FILE, message.format(what=what)))
+    elif config.archive_landing_zones and zones:
         what = "archive_landing_zones takes files out of the zone once they are read"
         found.warnings.append(config.problem("archive_landing_zones", message.format(what=what)))
 
 
-def _zones(statement: Statement) -> list[ZoneReference]:
+def _tables(query: list[Statement], source: Source | None) -> Iterator[Qualified]:
+    for statement in query:
+        yield from statement.tables_named
+    if source is not None:
+        yield from source.tables
+
+
+def _zones(query: list[Statement], source: Source | None) -> list[ZoneReference]:
+    calls = [call for statement in query for call in statement.zones_asked]
+    asked = [(call.namespace, call.zone, call.form) for call in calls]
+    if source is not None:
+        asked += [(named.namespace, named.zone, named.form) for named in source.zones]
     return [
-        ZoneReference(namespace=call.namespace, zone=call.zone, only_new=call.form is ZoneForm.NEW)
-        for call in statement.zones_asked
+        ZoneReference(namespace=namespace, zone=zone, only_new=form is ZoneForm.NEW) for namespace, zone, form in asked
     ]
 
 

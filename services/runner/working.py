@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Final, Literal, TypeAlias, TypeVar
 
-from contracts.landing import CheckFiles, ClaimedFile, ClaimFiles, FilesChecked, ListZones
+from contracts.landing import CheckFiles, ClaimedFile, ClaimFiles, FilesChecked
 from contracts.messages import Query, utc_now
 from contracts.names import Qualified
 from contracts.reports import Input
@@ -16,25 +16,29 @@ from services.runner.ending import look, open_branches
 from services.runner.frames import (
     AskFiles,
     AskLocations,
+    AskMove,
     AskSimilar,
     Comparing,
     Configured,
     Failed,
     Locations,
     Logged,
+    Moved,
     PhaseDone,
-    Similar,
     Worked,
     WorkOrder,
     ZoneFiles,
 )
 from services.runner.journal import Journal
+from services.runner.keys import namespaces_named
+from services.runner.known import similar
+from services.runner.lending import Lending
 from services.runner.pool import Process
+from services.runner.python.source import PYTHON_FILE
 from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, end_all, watched
-from shared.errors import AlreadyExists, NotFound, Unavailable
-from shared.lakehouse.port import BranchClosed, Merged
-from shared.similar import closest
+from shared.errors import AlreadyExists, Conflict, NotFound, Unavailable
+from shared.lakehouse.port import BranchClosed, Merged, MetadataFile
 
 T = TypeVar("T")
 RunnerPhase: TypeAlias = Literal["branch", "merge"]
@@ -95,7 +99,7 @@ class Working:
             self.inputs = said.inputs
             if isinstance(said, Worked):
                 return said
-            if said.kind is FailureKind.SQL and self._has_files:
+            if said.kind in (FailureKind.SQL, FailureKind.PYTHON) and self._has_files:
                 # A file that was replaced or removed under the query can fail it in any way.
                 await self._check_files()
             raise self._broken(said)
@@ -121,20 +125,53 @@ class Working:
 
     async def _converse(self, process: Process, branching: asyncio.Task[None]) -> Worked | Failed:
         """Give the process its order, answer what it asks, and hear what came of it."""
-        await process.send(await self._order())
+        order = await self._order()
+        lending = Lending(
+            self.resources.keys,
+            process,
+            name=self._branch,
+            zones_of={self._pipeline.namespace, *namespaces_named(order.files, self.resources.settings.s3_bucket)},
+            writes=self._pipeline,
+        )
+        try:
+            return await self._answer(process, order, lending, branching)
+        finally:
+            await lending.end()
+
+    async def _answer(
+        self, process: Process, order: WorkOrder, lending: Lending, branching: asyncio.Task[None]
+    ) -> Worked | Failed:
+        if not self.resources.keys.are_made:
+            self.journal.log(
+                "the process of this run uses the object store with the runner's own key: s3_run_role is not set",
+                level="warning",
+            )
+        # What an author's Python leaves behind in its process is not for the next run.
+        process.is_spent = PYTHON_FILE in order.files
+        await process.send(order)
         while True:
             match await process.receive():
                 case Logged(line=line):
                     self.journal.add(line)
+                    # One that says much must not keep the others waiting.
+                    await asyncio.sleep(0)
                 case Configured() as configured:
                     self._heed(configured)
+                    lending.expect(configured.timeout_seconds)
                 case AskFiles() as question:
-                    await process.send(await self._claim_files(question))
+                    files = await self._claim_files(question)
+                    await lending.give(question.namespace if files.is_there else None)
+                    await process.send(files)
                 case AskLocations(tables=tables):
                     await self._branched(branching)
-                    await process.send(await self._locate(tables))
-                case AskSimilar(kind=kind, name=name):
-                    await process.send(Similar(name=closest(name, await self._names(kind))))
+                    locations = await self._locate(tables)
+                    await lending.give()
+                    await process.send(locations)
+                case AskSimilar() as question:
+                    await process.send(await similar(self.resources, question, self._branch))
+                case AskMove() as question:
+                    await self._branched(branching)
+                    await process.send(await self._move(question))
                 case PhaseDone(phase=phase):
                     self._allowance.phase = domain.phase_after(phase.name)
                     self.journal.phase(phase)
@@ -212,15 +249,21 @@ class Working:
         found = await asyncio.gather(*(self.resources.lakehouse.location(name, self._branch) for name in names))
         return Locations(locations=dict(zip(tables, found, strict=True)))
 
-    async def _names(self, kind: Literal["table", "landing_zone"]) -> list[str]:
-        """What there is beside what the author named; nothing where that cannot be found out now."""
+    async def _move(self, question: AskMove) -> Moved:
+        """Move the run's own table on its own branch, whatever the process may have been made to ask."""
+        table, new = self._pipeline, None
+        if question.new is not None:
+            folder = f"s3://{self.resources.settings.s3_bucket}/{'/'.join(table)}/"
+            if not question.new.location.startswith(folder):
+                raise Broken(FailureKind.INTERNAL, f"{question.new.location} is no place for the metadata of {table}")
+            new = MetadataFile(**question.new.model_dump())
         try:
-            if kind == "table":
-                return [str(table) for table in await self.resources.lakehouse.tables(self._branch)]
-            zones = await self.resources.bus.ask(ListZones(limit=200), timeout=2)
-            return [f"{zone.namespace}/{zone.name}" for zone in zones.zones]
-        except (Unavailable, NotFound):
-            return []
+            await self.resources.lakehouse.commit(self._branch, table, question.expected, new)
+        except BranchClosed as error:
+            return Moved(refused="closed", message=error.message)
+        except Conflict as error:
+            return Moved(refused="conflict", message=error.message)
+        return Moved(refused=None)
 
     async def _claim_files(self, question: AskFiles) -> ZoneFiles:
         """All pages of the files that the run reads of a zone; asks again while an earlier run is unsettled."""

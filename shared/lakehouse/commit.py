@@ -24,8 +24,8 @@ from pyiceberg.table.snapshots import (
     Operation,
     Snapshot,
     SnapshotLogEntry,
-    SnapshotSummaryCollector,
     Summary,
+    UpdateMetrics,
     update_snapshot_summaries,
 )
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
@@ -87,7 +87,7 @@ class Commit:
             raise Conflict(
                 f"table {str(self.name)!r} has delete files, which RAT never writes: have whoever wrote them compact it"
             )
-        return self._before.present(self._before.of_data)
+        return self._present
 
     def finish(self, added: Sequence[DataFile], removed: Sequence[PresentFile] = ()) -> Committed:
         """Add these files, which were written under `schema` and `spec`, and take those out, in one snapshot.
@@ -100,9 +100,10 @@ class Commit:
         now = max(int(time.time() * 1000), self.metadata.last_updated_ms)
         contents: dict[str, bytes] = {}
         metadata = self.metadata.model_copy(update={"last_updated_ms": now, "metadata_log": self._log()})
-        if added or removed:
+        if added or removed or self._has_lost_specs:
             snapshot, contents = self._snapshot(added, removed, now)
-            metadata = metadata.model_copy(update=_with(snapshot, metadata))
+            past = [] if self._has_lost_specs else metadata.snapshots
+            metadata = metadata.model_copy(update=_with(snapshot, past, metadata))
         location = f"{self._folder}/{self._version:05d}-{uuid4()}.metadata.json"
         contents[location] = metadata.model_dump_json().encode()
         self.catalog.files.put_all(contents)
@@ -114,6 +115,15 @@ class Commit:
     def _before(self) -> Manifests:
         snapshot = self.base.metadata.current_snapshot() if self.base else None
         return Manifests(self.catalog.files, snapshot)
+
+    @cached_property
+    def _present(self) -> list[PresentFile]:
+        return self._before.present(self._before.of_data)
+
+    @property
+    def _has_lost_specs(self) -> bool:
+        """Whether the table was partitioned by a column that it has no more: engines fail on what tells of that."""
+        return self.base is not None and not self.base.specs().keys() <= self.metadata.specs().keys()
 
     @property
     def _folder(self) -> str:
@@ -155,15 +165,14 @@ class Commit:
         return snapshot, new.contents
 
     def _summary(self, parent: Snapshot | None, added: Sequence[DataFile], removed: Sequence[PresentFile]) -> Summary:
-        counted = SnapshotSummaryCollector()
+        counted = UpdateMetrics()
         for data_file in added:
-            counted.add_file(data_file, self.schema, self.spec)
-        specs = self.metadata.specs()
+            counted.add_file(data_file)
         for file in removed:
-            counted.remove_file(file.entry.data_file, self.schema, specs[file.spec_id])
+            counted.remove_file(file.entry.data_file)
         operation = Operation.APPEND if not removed else Operation.OVERWRITE if added else Operation.DELETE
         return update_snapshot_summaries(
-            Summary(operation, **counted.build(), **self.properties),
+            Summary(operation, **counted.to_dict(), **self.properties),
             parent.summary if parent else None,
         )
 
@@ -239,21 +248,23 @@ def _changes(
         yield "last_column_id", max(metadata.last_column_id, known.highest_field_id)
     if known.schema_id != metadata.current_schema_id:
         yield "current_schema_id", known.schema_id
-    specs = metadata.partition_specs
-    spec = partitioned(partitions, known, specs)
+    specs = [spec for spec in metadata.partition_specs if {one.source_id for one in spec.fields} <= known.field_ids]
+    spec = partitioned(partitions, known, metadata.partition_specs)
     if spec not in specs:
-        yield "partition_specs", [*specs, spec]
+        specs.append(spec)
+    if specs != metadata.partition_specs:
+        yield "partition_specs", specs
         yield "last_partition_id", max(metadata.last_partition_id or 0, spec.last_assigned_field_id)
     if spec.spec_id != metadata.default_spec_id:
         yield "default_spec_id", spec.spec_id
 
 
-def _with(snapshot: Snapshot, metadata: TableMetadataV2) -> dict[str, Any]:
-    """What changes in a table's metadata with a new snapshot: old ones go, with what only they needed."""
+def _with(snapshot: Snapshot, past: Sequence[Snapshot], metadata: TableMetadataV2) -> dict[str, Any]:
+    """What changes in the metadata with a new snapshot: of past ones the oldest go, with what only they needed."""
     main = {"snapshot-id": snapshot.snapshot_id, "type": SnapshotRefType.BRANCH}
     refs = metadata.refs | {MAIN_BRANCH: SnapshotRef.model_validate(main)}
     referenced = {reference.snapshot_id for reference in refs.values()}
-    newest = sorted([*metadata.snapshots, snapshot], key=lambda one: one.sequence_number or 0)
+    newest = sorted([*past, snapshot], key=lambda one: one.sequence_number or 0)
     kept = [one for one in newest[:-SNAPSHOTS_KEPT] if one.snapshot_id in referenced] + newest[-SNAPSHOTS_KEPT:]
     ids = {one.snapshot_id for one in kept}
     schema_ids = {one.schema_id for one in kept} | {metadata.current_schema_id}
@@ -263,7 +274,7 @@ def _with(snapshot: Snapshot, metadata: TableMetadataV2) -> dict[str, Any]:
         "current_snapshot_id": snapshot.snapshot_id,
         "snapshots": kept,
         "snapshot_log": [*(one for one in metadata.snapshot_log if one.snapshot_id in ids), entry],
-        "refs": refs,
+        "refs": {name: reference for name, reference in refs.items() if reference.snapshot_id in ids},
         "schemas": [schema for schema in metadata.schemas if schema.schema_id in schema_ids],
         "statistics": [one for one in metadata.statistics if one.snapshot_id in ids],
         "partition_statistics": [one for one in metadata.partition_statistics if one.snapshot_id in ids],

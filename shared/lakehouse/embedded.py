@@ -157,33 +157,48 @@ class EmbeddedLakehouse:
         if branch == MAIN:
             raise Forbidden(f"{str(table)!r} on main changes by merges only")
         with _translated():
-            async with transaction(self._pool) as connection:
-                base_seq = await _lock_open_branch(connection, branch)
-                found = await connection.fetchval(
-                    """
-                    select location
-                    from pointers
-                    where table_name = $2 and (branch = $1 or branch = 'main' and seq <= $3)
-                    order by branch = 'main', seq desc
-                    limit 1
-                    """,
-                    branch,
-                    str(table),
-                    base_seq,
+            record = await self._pool.fetchrow(
+                """
+                with branch as (
+                  select base_seq, closed_at from branches where name = $1 for update
+                ),
+                found as (
+                  select pointers.location
+                  from pointers
+                  cross join branch
+                  where table_name = $2 and (pointers.branch = $1 or pointers.branch = 'main' and seq <= base_seq)
+                  order by pointers.branch = 'main', seq desc
+                  limit 1
+                ),
+                moved as (
+                  insert into pointers (branch, table_name, seq, location)
+                  select $1, $2, base_seq, $4
+                  from branch
+                  where closed_at is null and (select location from found) is not distinct from $3
+                  -- Whoever moved it while this waited for the branch is not in sight of `found`, only of this.
+                  on conflict (branch, table_name, seq) do update set location = excluded.location
+                  where pointers.location is not distinct from $3
+                  returning seq
                 )
-                if found != expected:
-                    raise Conflict(f"{str(table)!r} on {branch!r} is at {found}, not at {expected}")
-                await connection.execute(
-                    """
-                    insert into pointers (branch, table_name, seq, location)
-                    values ($1, $2, $3, $4)
-                    on conflict (branch, table_name, seq) do update set location = excluded.location
-                    """,
-                    branch,
-                    str(table),
-                    base_seq,
-                    new.location if new else None,
-                )
+                select
+                  closed_at is not null as is_closed,
+                  (select location from found) as location,
+                  exists (select from moved) as is_moved
+                from branch
+                """,
+                branch,
+                str(table),
+                expected,
+                new.location if new else None,
+            )
+        if record is None:
+            raise _no_branch(branch)
+        if record["is_closed"]:
+            raise BranchClosed(f"branch {branch!r} is closed")
+        if not record["is_moved"]:
+            raise Conflict(
+                f"{str(table)!r} on {branch!r} is not at {expected} any more: it was at {record['location']}"
+            )
 
     async def merge(
         self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
@@ -312,7 +327,7 @@ class EmbeddedLakehouse:
                 None if table is None else str(table),
             )
         if not records:
-            raise _no_branch(at) if snapshot is None else NotFound(f"no snapshot {at!r}")
+            raise NotFound(f"no branch or snapshot {at!r}" if snapshot is None else f"no snapshot {at!r}")
         return [
             (Qualified.parse(record["table_name"]), record["location"])
             for record in records

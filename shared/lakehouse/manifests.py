@@ -25,6 +25,7 @@ from pyiceberg.table.metadata import TableMetadataV2
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.typedef import Record
 
+from shared.errors import Conflict
 from shared.lakehouse.files import TableFiles
 
 MERGED_AT: Final = 20
@@ -134,8 +135,13 @@ class NewManifests:
     def of_change(
         self, before: Manifests, added: Sequence[DataFile], removed: Sequence[PresentFile]
     ) -> list[ManifestFile]:
-        """The manifests of a snapshot with these files more and those less, newest first."""
-        touched = {file.manifest for file in removed}
+        """The manifests of a snapshot with these files more and those less, newest first.
+
+        `Conflict` where files stay that are partitioned by a column that the table will not have.
+        """
+        specs = self.metadata.specs()
+        lost = {manifest.manifest_path for manifest in before.of_data if manifest.partition_spec_id not in specs}
+        touched = {file.manifest for file in removed} | lost
         gone = {file.location for file in removed}
         rest = [manifest for manifest in before.of_data if manifest.manifest_path not in touched]
         default = self.metadata.default_spec_id
@@ -144,6 +150,10 @@ class NewManifests:
         entries: dict[int, list[ManifestEntry]] = defaultdict(list)
         entries[default] += [entry_of(ManifestEntryStatus.ADDED, self.snapshot_id, data_file) for data_file in added]
         for file in before.present([*written, *merged]):
+            if file.spec_id not in specs:
+                if file.location not in gone:
+                    raise Conflict(f"{file.location} stays, and the column goes that it is partitioned by")
+                continue
             status = ManifestEntryStatus.DELETED if file.location in gone else ManifestEntryStatus.EXISTING
             snapshot_id = self.snapshot_id if status is ManifestEntryStatus.DELETED else file.entry.snapshot_id
             entries[file.spec_id].append(entry_of(status, snapshot_id, file.entry.data_file, file.entry))
@@ -168,15 +178,20 @@ class NewManifests:
         return small if len(small) + 1 >= MERGED_AT else []
 
     def _written(self, number: int, spec_id: int, entries: Sequence[ManifestEntry]) -> ManifestFile | None:
-        if not entries:
-            return None
         spec = self.metadata.specs()[spec_id]
+        if not entries or self._is_over(spec, entries):
+            return None
         file = _InMemory(f"{self.folder}/{self.prefix}-m{number}.avro")
         with write_manifest(2, spec, self._schema_of(spec), file, self.snapshot_id, _CODEC) as writer:
             for entry in entries:
                 writer.add_entry(entry)
         self.contents[file.location] = file.content
         return writer.to_manifest_file()
+
+    def _is_over(self, spec: PartitionSpec, entries: Sequence[ManifestEntry]) -> bool:
+        """Whether a spec is made of a column that is gone, and has no files: DuckDB dies of reading such a manifest."""
+        is_whole = {one.source_id for one in spec.fields} <= self.metadata.schema().field_ids
+        return not is_whole and all(entry.status is ManifestEntryStatus.DELETED for entry in entries)
 
     def _schema_of(self, spec: PartitionSpec) -> Schema:
         """The newest schema with all columns that a spec is made of; one that is no more may have lost some."""

@@ -657,7 +657,7 @@ def _no_branch(name: str) -> NotFound:
 
 
 def _no_reference(at: str) -> NotFound:
-    return NotFound(f"no snapshot {at!r}") if is_hash(at) else _no_branch(at)
+    return NotFound(f"no snapshot {at!r}" if is_hash(at) else f"no branch or snapshot {at!r}")
 
 
 @contextmanager

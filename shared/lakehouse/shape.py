@@ -1,6 +1,7 @@
 """The shape of a table as it goes on: columns and partition fields keep their ids, and new ones get new ones."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from itertools import count
 
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
@@ -38,7 +39,7 @@ def partitioned(fields: Sequence[tuple[str, str]], schema: Schema, specs: Sequen
     known = {(field.source_id, str(field.transform)): field for spec in specs for field in spec.fields}
     last = max((spec.last_assigned_field_id for spec in specs), default=PARTITION_FIELD_ID_START - 1)
     numbers = count(last + 1)
-    made = []
+    made: list[PartitionField] = []
     for column, name in fields:
         source = schema.find_field(column)
         transform = parse_transform(name)
@@ -46,15 +47,20 @@ def partitioned(fields: Sequence[tuple[str, str]], schema: Schema, specs: Sequen
             raise ValueError(f"column {column!r} is {source.field_type}, which cannot be partitioned by {name}")
         field = known.get((source.field_id, str(transform)))
         number = field.field_id if field is not None else next(numbers)
-        name_of_field = field.name if field is not None else _free(_name_of(column, name), column, schema)
+        taken = {one.name for one in schema.fields if one.name != column} | {one.name for one in made}
+        name_of_field = field.name if field is not None else _free(_name_of(column, name), taken)
         made.append(PartitionField(source.field_id, number, transform, name_of_field))
     found = next((spec for spec in specs if spec.fields == tuple(made)), None)
     return found or PartitionSpec(*made, spec_id=max((spec.spec_id for spec in specs), default=-1) + 1)
 
 
 def _name_of(column: str, transform: str) -> str:
-    """What Iceberg calls a partition field: `day` and a column `at` make `at_day`."""
+    """What Iceberg calls a partition field: `day` and a column `at` make `at_day`.
+
+    Manifests are Avro, where a name has letters, digits and underscores only, and does not begin with a digit.
+    """
     kind, _, number = transform.rstrip("]").partition("[")
+    column = re.sub(r"^(?=\d)|[^A-Za-z0-9_]", "_", column)
     match kind:
         case "identity":
             return column
@@ -68,9 +74,8 @@ def _name_of(column: str, transform: str) -> str:
             return f"{column}_{kind}"
 
 
-def _free(name: str, column: str, schema: Schema) -> str:
-    """A name that no column has but the one that the field is made of."""
-    taken = {field.name for field in schema.fields} - {column}
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name that neither another field has, nor a column but the one that the field is made of."""
     while name in taken:
         name += "_"
     return name

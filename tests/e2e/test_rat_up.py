@@ -294,7 +294,7 @@ async def test_what_a_killed_platform_left_behind_does_not_stand_in_the_way(kind
         assert "does not exist" in terminal.rat("status", code=3).stderr
 
     with rat_up(terminal.data, log, kind) as up:
-        await eventually(lambda: not terminal.connection.exists(), within=30)
+        await eventually(lambda: not terminal.connection.exists(), within=150)
         connection = await ready(terminal, up, log)
         assert connection["pid"] == up.pid
         up.send_signal(signal.SIGTERM)

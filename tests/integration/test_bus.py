@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -66,7 +67,7 @@ def hearing(bus: Bus, handle: Callable[[RunRequested], Awaitable[None]]) -> list
 
 
 async def jetstream(settings: Settings) -> Any:
-    connection = await nats_client(settings)
+    connection = await nats_client(settings, allow_reconnect=False)
     return connection.jetstream()
 
 
@@ -360,6 +361,32 @@ async def test_everything_goes_on_when_nats_is_back(nats_only: Stack) -> None:
         await eventually(lambda: {event.trigger for event in heard} == {"before", "after"}, within=20)
 
     assert returns
+
+
+async def test_who_leaves_while_nats_is_away_looks_for_it_no_longer(nats_only: Stack) -> None:
+    catalog = connect(nats_only.settings, "catalog")
+
+    async with AsyncExitStack() as until_it_has_left:
+        async with catalog.running():
+            await until_it_has_left.enter_async_context(nats_only.away("nats"))
+            connection = catalog.connection
+            await eventually(lambda: connection.is_reconnecting)
+
+        assert connection.is_closed
+
+
+async def test_what_nobody_reads_any_more_does_not_hold_up_who_leaves(settings: Settings) -> None:
+    catalog, infra = connect(settings, "catalog"), connect(settings, "infra")
+
+    async with infra.running():
+        async with catalog.running():
+            subscription = await catalog.connection.subscribe("_INBOX_catalog.unread")
+            await catalog.connection.flush()
+            await infra.connection.publish("_INBOX_catalog.unread", b"")
+            await eventually(lambda: subscription.pending_msgs == 1)
+            began = time.monotonic()
+
+        assert time.monotonic() - began < 20
 
 
 async def test_events_are_heard_again_after_their_stream_was_deleted(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pyarrow as pa
@@ -27,6 +27,8 @@ from tests.stacks import StackIn
 from tests.waiting import eventually
 
 CARRIERS = ("run.queued", "run.started", "run.finished", "run.requested", "trigger.decided")
+NOBODYS = UUID(int=0)
+"""The id of nothing that there is."""
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
@@ -211,7 +213,7 @@ def nested(depth: int) -> Any:
     [
         ("GET", "/nowhere", None, 404, "NOT_FOUND", "path"),
         ("GET", "/runs/not-a-uuid", None, 404, "NOT_FOUND", ""),
-        ("GET", f"/runs/{uuid4()}", None, 404, "NOT_FOUND", "run"),
+        ("GET", f"/runs/{NOBODYS}", None, 404, "NOT_FOUND", "run"),
         ("GET", "/pipelines/default/bronze/nope", None, 404, "NOT_FOUND", "nope"),
         ("GET", "/pipelines/default/copper/nope", None, 400, "INVALID_ARGUMENT", "pipeline"),
         ("GET", "/pipelines?layer=copper", None, 400, "INVALID_ARGUMENT", "layer"),
@@ -240,7 +242,7 @@ def nested(depth: int) -> Any:
         ("POST", "/pipelines", {"namespace": "nope", "layer": "bronze", "name": "x"}, 404, "NOT_FOUND", "nope"),
         ("POST", "/pipelines", {"namespace": "default", "layer": "x", "name": "x"}, 400, "INVALID_ARGUMENT", "layer"),
         ("POST", "/runs", {"namespace": "default", "layer": "bronze", "pipeline": "nope"}, 404, "NOT_FOUND", "nope"),
-        ("POST", f"/runs/{uuid4()}/cancel", None, 404, "NOT_FOUND", ""),
+        ("POST", f"/runs/{NOBODYS}/cancel", None, 404, "NOT_FOUND", ""),
         ("POST", "/schedules", {"cron": "x"}, 400, "INVALID_ARGUMENT", "pipeline"),
         ("PUT", "/files/default/landing/x.csv", {"content": "x"}, 400, "INVALID_ARGUMENT", ""),
         ("PUT", "/files/default/pipelines/bronze/x/%2e%2e/y", {"content": "x"}, 400, "INVALID_ARGUMENT", ""),

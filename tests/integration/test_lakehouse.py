@@ -20,11 +20,11 @@ from pyiceberg.types import StringType
 from contracts.names import Qualified
 from infra.stacks.stack import Stack
 from shared.duckdb_engine import connect
-from shared.errors import AlreadyExists, Forbidden, Invalid, NotFound, Unavailable
+from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.files import storage_errors
-from shared.lakehouse.port import BEGINNING, MAIN, BranchClosed, Lakehouse, MergeConflict, Merged
+from shared.lakehouse.port import BEGINNING, MAIN, BranchClosed, Lakehouse, MergeConflict, Merged, MetadataFile
 from tests.stacks import StackIn
 from tests.tables import Catalogs, append, merged, new_branch, new_table, read, rows
 from tests.waiting import eventually
@@ -458,6 +458,27 @@ async def test_the_second_of_two_commits_on_one_branch_starts_from_the_first(
     one.refresh()
     with pytest.raises(TableAlreadyExistsError):
         on(branch).create_table(table, rows().schema)
+
+
+async def test_of_commits_that_come_at_once_one_is_made(lake: Lakehouse, branch: str, table: Qualified) -> None:
+    expected = None
+    for _ in range(3):
+        places = [f"s3://rat/{uuid4()}.metadata.json" for _ in range(8)]
+        files = [MetadataFile(place, snapshot_id=None, schema_id=0, spec_id=0, sort_order_id=0) for place in places]
+
+        outcomes = await asyncio.gather(
+            *(lake.commit(branch, table, expected, file) for file in files), return_exceptions=True
+        )
+
+        made = [place for place, outcome in zip(places, outcomes, strict=True) if outcome is None]
+        assert len(made) == 1
+        assert [type(outcome) for outcome in outcomes if outcome is not None] == [Conflict] * 7
+        expected = await lake.location(table, branch)
+        assert expected == made[0]
+    with pytest.raises(Forbidden):
+        await lake.commit(MAIN, table, None, files[0])
+    await lake.commit(branch, table, expected, None)
+    assert await lake.location(table, branch) is None
 
 
 async def test_a_stale_overwrite_is_refused(on: Catalogs, branch: str, table: Qualified) -> None:

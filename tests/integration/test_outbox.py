@@ -64,7 +64,7 @@ class Ear:
 
 
 async def infra(settings: Settings) -> JetStreamContext:
-    connection = await nats_client(settings)
+    connection = await nats_client(settings, allow_reconnect=False)
     return connection.jetstream()
 
 

@@ -434,5 +434,5 @@ async def test_an_earlier_snapshot_and_a_branch_can_be_read(query, lake, on, mer
     counts = [(await query(sql, **at))[0][0].to_pylist() for at in ({"snapshot": snapshot}, {}, {"branch": branch})]
 
     assert counts == [[3], [6], [9]]
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no branch or snapshot 'nope'"):
         await query(sql, branch="nope")

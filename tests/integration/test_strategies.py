@@ -1,26 +1,29 @@
 """Each merge strategy does to a table what `pipelines.md` says, file by file, over the real store and catalog."""
 
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
+from pyiceberg.partitioning import partition_record_value
+from pyiceberg.table import Table
+from pyiceberg.typedef import Record
 
 from infra.stacks.stack import Stack
 from services.runner.config import PartitionField, SchemaChange
 from services.runner.domain import FailureKind
 from services.runner.problems import WorkFailed
-from tests.writing import WrittenTable, written_tables
+from tests.writing import NewTable, WrittenTable, written_tables
 
 
 @pytest.fixture(scope="module")
-async def new_table(
-    stack: Stack, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Callable[[], WrittenTable]]:
+async def new_table(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NewTable]:
     async with written_tables(stack.settings, tmp_path_factory.mktemp("spill")) as new_table:
         yield new_table
 
 
 @pytest.fixture
-def table(new_table: Callable[[], WrittenTable]) -> WrittenTable:
+def table(new_table: NewTable) -> WrittenTable:
     return new_table()
 
 
@@ -198,7 +201,7 @@ def test_fail_lets_no_column_change(table: WrittenTable) -> None:
 
 
 def test_replace_makes_the_columns_those_of_the_query(table: WrittenTable) -> None:
-    table.write("select 1 as id, 'a' as x, 1::bigint as n")
+    table.write("select 1 as id, 'a' as x, 1::bigint as n", partition_by=(PartitionField("x"), PartitionField("n")))
 
     table.write("select date '2026-01-01' as x, 2 as id", on_schema_change=SchemaChange.REPLACE)
 
@@ -219,3 +222,81 @@ def test_a_key_that_the_query_does_not_give_is_named(table: WrittenTable) -> Non
         table.write("select 'a' as id", partition_by=(PartitionField("id", "day"),))
     with pytest.raises(WorkFailed, match="scd2 keeps a column 'is_current' of its own, and the query gives one too"):
         table.write("select 1 as id, true as IS_current", "scd2", unique_key=("id",))
+
+
+ROWS = """
+select x::int as id, 'name ' || x % 3 as "two words", timestamptz '1969-12-31 22:00:00+00' + interval (x) hours as seen,
+  (x / 4 - 1)::decimal(9, 2) as amount
+from range({}) r(x) union all select null, null, null, null
+"""
+
+PARTITIONS = (
+    PartitionField("id", "bucket[3]"),
+    PartitionField("two words", "truncate[6]"),
+    PartitionField("seen", "day"),
+    PartitionField("AMOUNT", "truncate[100]"),
+)
+
+
+def test_each_file_holds_one_partition_as_stock_pyiceberg_has_it(table: WrittenTable) -> None:
+    table.write(ROWS.format(6), partition_by=PARTITIONS)
+
+    found = Counter[str]()
+    for task in table.table.scan().plan_files():
+        found[path_of(table.table, task.file.partition)] += task.file.record_count
+    assert found == Counter(path_of(table.table, partition_of(table.table, row)) for row in stock_rows(table.table))
+    assert len(found) > 3
+    for wanted in (
+        "id = 3",
+        "\"two words\" = 'name 1'",
+        "seen < timestamptz '1970-01-01T00:00:00+00:00'",
+        "id is null",
+    ):
+        found = table.table.scan(row_filter=wanted.replace("timestamptz ", "")).to_arrow()
+        assert sorted(found["id"].to_pylist(), key=str) == [
+            row[0] for row in table.query(f"select id from t where {wanted} order by id::varchar nulls last")
+        ]
+
+
+def stock_rows(table: Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.scan().to_arrow().to_pylist()
+    return rows
+
+
+def partition_of(table: Table, row: dict[str, Any]) -> Record:
+    """The partition that stock PyIceberg has for a row."""
+    schema, values = table.schema(), []
+    for field in table.spec().fields:
+        source = schema.find_field(field.source_id)
+        value = partition_record_value(field, row[source.name], schema)
+        values.append(field.transform.transform(source.field_type)(value))
+    return Record(*values)
+
+
+def path_of(table: Table, partition: Record) -> str:
+    return table.spec().partition_to_path(partition, table.schema())
+
+
+def test_a_new_partitioning_is_for_new_files_and_old_ones_are_read_as_before(table: WrittenTable) -> None:
+    key = {"unique_key": ("id",)}
+    table.write(ROWS.format(6), "incremental", **key)
+    table.write(ROWS.format(6), "incremental", partition_by=PARTITIONS, **key)
+    table.write("select 1 as id, 'new' as \"two words\"", "incremental", partition_by=(PartitionField("id"),), **key)
+    old = {task.file.spec_id for task in table.table.scan().plan_files()}
+
+    assert len(old) == 2
+    rows = table.query("select count(*), count(distinct id), count(*) filter (\"two words\" = 'new') from t")
+    assert rows == [(7, 6, 1)]
+    assert table.table.scan(row_filter="id == 1").to_arrow()["two words"].to_pylist() == ["new"]
+
+
+def test_only_partitions_that_keys_are_in_are_read(table: WrittenTable) -> None:
+    by_day = {"partition_column": "day", "partition_by": (PartitionField("day"),)}
+    table.write("select date '2026-01-01' + (x % 3)::int as day, x from range(9) r(x)", "snapshot", **by_day)
+    before = table.files()
+
+    written = table.write("select date '2026-01-02' as day, 99 as x", "snapshot", **by_day)
+
+    assert (written.rows, written.files) == (1, 1)
+    assert len(before & table.files()) == 2
+    assert table.query("select count(*), max(x) from t") == [(7, 99)]

@@ -114,6 +114,29 @@ def test_a_wrong_setting_is_told_by_file_and_line(files: Mapping[str, str], told
     assert str(wrong[0]).startswith(told)
 
 
+def test_annotations_are_comments_of_the_files_own_language() -> None:
+    python, _ = read_config({"pipeline.py": "# @tags: a\n-- @tags: b\n"}, "pipeline.py")
+    sql, _ = read_config({"pipeline.sql": "# @tags: a\n-- @tags: b\n"}, "pipeline.sql")
+
+    assert (python.tags, sql.tags) == (("a",), ())
+
+
+def test_partitions_are_columns_and_transforms_of_iceberg() -> None:
+    text = 'day(ts), Bucket(16, id), country, truncate(4, "a b")'
+
+    config, wrong = read_config({"config.yaml": f"partition_by: '{text}'"}, "pipeline.sql")
+    as_list, _ = read_config({"config.yaml": "partition_by: [month(ts), id]"}, "pipeline.sql")
+
+    assert wrong == []
+    assert [(one.column, one.transform) for one in config.partition_by] == [
+        ("ts", "day"),
+        ("id", "bucket[16]"),
+        ("country", "identity"),
+        ("a b", "truncate[4]"),
+    ]
+    assert [(one.column, one.transform) for one in as_list.partition_by] == [("ts", "month"), ("id", "identity")]
+
+
 def test_the_header_of_a_test_says_how_it_judges() -> None:
     header, wrong = read_test_header(
         "t.sql", "-- @severity: Warn\n-- @description: all: fine\n-- @tags: a, b\nselect 1"
@@ -348,7 +371,8 @@ def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.D
     pipeline = compiled(connection, files)
 
     assert pipeline.config.merge_strategy == Strategy.APPEND_ONLY
-    assert "1 as id" in pipeline.statement.sql
+    assert isinstance(pipeline.code, Statement)
+    assert "1 as id" in pipeline.code.sql
     assert [(test.name, test.header.severity) for test in pipeline.tests] == [
         ("a", Severity.ERROR),
         ("b", Severity.WARN),
@@ -378,6 +402,76 @@ def test_publishing_hears_of_every_problem_of_every_file(connection: duckdb.Duck
     assert not found.valid
     assert errors == {"config.yaml": [1, 2], "notes.txt": [], "pipeline.sql": [3], "tests/quality/t.sql": [1]}
     assert found.description == "all orders"
+
+
+def test_publishing_reads_what_only_a_later_run_reads(connection: duckdb.DuckDBPyConnection) -> None:
+    sql = (
+        "-- @merge_strategy: append_only\n-- @watermark_column: ts\nselect ts from {{ ref('silver.orders') }}\n"
+        "{% if is_incremental() %} join {{ ref('silver.lines') }} using (ts)"
+        " where ts > '{{ watermark_value }}'{% endif %} -- {{ ref('gold.in_a_comment') }}\n{# {{ ref('gold.gone') }} #}"
+    )
+
+    found = validate(connection, "default.bronze.mine", {"pipeline.sql": sql})
+
+    assert found.valid
+    assert found.reads_tables == ["default.silver.orders", "default.silver.lines"]
+    assert [(one.name, one.line, one.column) for one in found.references] == [
+        ("default.silver.orders", 3, 16),
+        ("default.silver.lines", 4, 32),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        (
+            "select 1 as id\n-- @merge_strategy: append_only",
+            (2, "@merge_strategy counts for nothing here: annotations stand above the first line of code"),
+        ),
+        ("select {{ var('n') }} as n", (None, "var('n') has no default: a run without this parameter fails")),
+        (
+            "select 1 as id {% if watermark_value %} where false {% endif %}",
+            (None, "watermark_value is always false here: the pipeline sets no watermark_column"),
+        ),
+    ],
+)
+def test_what_is_no_error_but_odd_is_warned_of(
+    connection: duckdb.DuckDBPyConnection, sql: str, told: tuple[int | None, str]
+) -> None:
+    found = validate(connection, "default.bronze.mine", {"pipeline.sql": sql})
+
+    assert found.valid
+    assert [(one.line, one.message) for one in found.files[0].warnings] == [told]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select {{ var('n') + 1 }} as n {% if var('m') > 3 %} where x {% endif %}",
+        "select {{ var('n') | int }} as n, '{{ var('day') }}' as day {% for x in var('list') %}, {{ x }}{% endfor %}",
+        "select * from {{ var('table') }}",
+    ],
+)
+def test_parameters_that_only_a_run_has_hinder_no_publication(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    assert validate(connection, "default.bronze.mine", {"pipeline.sql": sql}).valid
+
+
+def test_archiving_under_full_refresh_is_warned_of_where_it_is_asked_for(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    files = {"pipeline.sql": "from {{ landing_zone('z') }}", "config.yaml": "tags: a\narchive_landing_zones: true"}
+
+    found = validate(connection, "default.bronze.mine", files)
+
+    [config, _] = found.files
+    assert found.archives_files
+    assert [(one.line, one.message) for one in config.warnings] == [
+        (
+            2,
+            "full_refresh keeps the last batch only: archive_landing_zones takes files out of the zone once they are"
+            " read; use append_only to keep what was read before",
+        )
+    ]
 
 
 def test_a_table_that_would_hold_the_last_batch_only_is_warned_of(connection: duckdb.DuckDBPyConnection) -> None:

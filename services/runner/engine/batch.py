@@ -14,7 +14,7 @@ from pyiceberg.table import Table
 
 from services.runner.config import Config, PartitionField
 from services.runner.domain import FailureKind
-from services.runner.engine.binding import Bound
+from services.runner.engine.binding import Query
 from services.runner.engine.parquet import Copy, rows_of
 from services.runner.engine.partitions import column
 from services.runner.engine.schema import Column, SchemaError, duckdb_type, field_of, new_schema
@@ -54,7 +54,7 @@ class Writing:
     """A run's query, and the table that its rows are to be written to."""
 
     connection: duckdb.DuckDBPyConnection
-    bound: Bound
+    bound: Query
     columns: Sequence[Column]
     """Those of the query."""
     target: Target
@@ -146,18 +146,16 @@ class Batch:
 
     def keep_last(self, rows: str, ids: Sequence[int]) -> None:
         """Forget all new rows of a key but the last, by the watermark if there is one, else by position."""
+        keys = ", ".join(column(number) for number in ids)
         watermark = self.writing.config.watermark_column
-        last = "max(rowid)"
+        last = f"select max(rowid) as place from {rows} group by {keys}"
         if watermark is not None:
             [number] = self.ids_of("watermark_column", watermark)
-            value = column(number)
-            # In a struct null would be the greatest value.
-            last = f"max({{'given': {value} is not null, 'value': {value}, 'place': rowid}}).place"
-        keys = ", ".join(column(number) for number in ids)
+            order = f"partition by {keys} order by {column(number)} desc nulls last, rowid desc"
+            # A window spills to disk; an aggregate that orders by values does not.
+            last = f"select rowid as place from {rows} qualify row_number() over ({order}) = 1"
         with engine_errors(), temporary(self.connection, _LAST):
-            self.connection.execute(
-                f"create or replace temp table {_LAST} as select {last} as place from {rows} group by {keys}"
-            )
+            self.connection.execute(f"create or replace temp table {_LAST} as {last}")
             if count_of(self.connection, _LAST) < count_of(self.connection, rows):
                 self.connection.execute(f"delete from {rows} where rowid not in (select place from {_LAST})")
 
@@ -207,7 +205,7 @@ class Batch:
 
     @cached_property
     def _file_bytes(self) -> int:
-        size = sum(file.entry.data_file.file_size_in_bytes for file in self.commit.files())
+        size = sum(file.size_bytes for file in self.commit.files())
         return min(max(size // _SHARE, _SMALL_FILE), _LARGE_FILE)
 
 

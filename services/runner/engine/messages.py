@@ -114,6 +114,10 @@ _MESSAGES: Final[tuple[tuple[re.Pattern[str], _Reworded], ...]] = (
         ),
     ),
     (
+        re.compile(r'Cannot access \w+ "(.*?)" - .* disabled by configuration'),
+        lambda found: f'"{found[1]}" cannot be read here: a pipeline reads files of the platform\'s own bucket only',
+    ),
+    (
         re.compile(r"(Error when sniffing file .*?)\nThe search space used was:.*?(\nPossible fixes:.*)", re.DOTALL),
         lambda found: found[1] + found[2].rstrip(),
     ),

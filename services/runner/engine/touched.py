@@ -4,10 +4,10 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import duckdb
 from pyiceberg.conversions import from_bytes
-from pyiceberg.manifest import DataFileContent
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
     BinaryType,
@@ -30,9 +30,11 @@ from services.runner.engine.parquet import FILE, rows_of
 from services.runner.engine.partitions import Partitioning, column
 from services.runner.engine.schema import duckdb_type
 from services.runner.problems import WorkFailed
+from shared.errors import Conflict
 from shared.lakehouse.commit import Commit
 from shared.lakehouse.manifests import PresentFile
 
+_FLOATS: Final = (FloatType, DoubleType)
 _MOST_PARTITIONS: Final = 10_000
 """Values of a partition field beyond which keys are not told apart by it."""
 
@@ -56,15 +58,11 @@ def same(ids: Collection[int], one: str, other: str) -> str:
 
 
 def live_files(commit: Commit) -> list[PresentFile]:
-    """The data files of the table, none of which has rows that are deleted elsewhere."""
-    files = commit.files()
-    if any(file.entry.data_file.content is not DataFileContent.DATA for file in files):
-        raise WorkFailed(
-            FailureKind.SCHEMA,
-            "another engine has deleted rows of this table by delete files, which the runner does not write over:"
-            " rewrite the table's data files there first, or run the pipeline once as full_refresh",
-        )
-    return files
+    """The data files of the table; `WorkFailed` where another engine keeps deletions of their rows beside them."""
+    try:
+        return commit.files()
+    except Conflict as error:
+        raise WorkFailed(FailureKind.SCHEMA, error.message) from error
 
 
 def touched_files(
@@ -101,14 +99,13 @@ def _by_partition(
     connection: duckdb.DuckDBPyConnection, commit: Commit, files: Sequence[PresentFile], keys: str, ids: Collection[int]
 ) -> list[PresentFile]:
     kept = list(files)
-    specs = commit.base.specs() if commit.base is not None else {}
+    specs = commit.metadata.specs()
     for spec_id in {file.spec_id for file in files}:
         partitioning = Partitioning(specs[spec_id], commit.schema)
         partitioning.prepare(connection)
         for place, field in enumerate(partitioning.spec.fields):
-            # NaN is not what it is compared with.
-            is_float = isinstance(commit.schema.find_type(field.source_id), FloatType | DoubleType)
-            if field.source_id not in ids or is_float:
+            # NaN is not equal to what it is compared with.
+            if field.source_id not in ids or isinstance(commit.schema.find_type(field.source_id), _FLOATS):
                 continue
             values = connection.execute(
                 f"select distinct {partitioning.expression(field)} from {keys} limit {_MOST_PARTITIONS + 1}"
@@ -167,7 +164,7 @@ def _known_bounds(
 
 def _literal(kind: IcebergType, encoded: bytes | None) -> str | None:
     """A bound as SQL; None where there is none, or it cannot be compared by."""
-    if encoded is None or not isinstance(kind, PrimitiveType) or isinstance(kind, FloatType | DoubleType):
+    if encoded is None or not isinstance(kind, PrimitiveType) or isinstance(kind, _FLOATS):
         return None
     try:
         return _sql(kind, from_bytes(kind, encoded))
@@ -183,7 +180,7 @@ def _sql(kind: IcebergType, value: Any) -> str:
         case StringType():
             return f"decode(unhex('{value.encode().hex()}'))"
         case UUIDType():
-            return f"'{value}'::uuid"
+            return f"'{UUID(bytes=bytes(value))}'::uuid"
         case BinaryType():
             return f"unhex('{value.hex()}')"
         case DecimalType():

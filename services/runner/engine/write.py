@@ -4,33 +4,36 @@ from datetime import datetime
 
 import duckdb
 
-from services.runner.config import Config, plugin_of
+from services.runner.config import Config, plugin_of, unknown_columns
 from services.runner.domain import FailureKind
 from services.runner.engine.batch import Writing, Written
-from services.runner.engine.binding import Bound
+from services.runner.engine.binding import Query
 from services.runner.engine.schema import Column, SchemaError, columns_of
 from services.runner.engine.session import errors_of
-from services.runner.problems import WorkFailed
+from services.runner.problems import AuthorError, WorkFailed
 from services.runner.target import Target
 
 
 def write(
-    connection: duckdb.DuckDBPyConnection, bound: Bound, target: Target, config: Config, started_at: datetime
+    connection: duckdb.DuckDBPyConnection, bound: Query, target: Target, config: Config, started_at: datetime
 ) -> Written:
     """Run the query and bring its rows into the table as the config says, in one commit.
 
-    Raises `WorkFailed`; then nothing but files that no table knows is left behind.
+    Raises `WorkFailed`, and `AuthorError` for settings that name columns which the query does not give; then nothing
+    but files that no table knows is left behind.
     """
     strategy = plugin_of(config.merge_strategy)
     try:
         columns = _columns(connection, bound)
+        if problems := unknown_columns(config, [column.name for column in columns]):
+            raise AuthorError(*problems)
         table = target.load(config.merge_strategy)
         written: Written = strategy.write(Writing(connection, bound, columns, target, table, config, started_at))
-        return written
     except SchemaError as error:
         raise WorkFailed(FailureKind.SCHEMA, str(error)) from error
+    return written
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, bound: Bound) -> list[Column]:
+def _columns(connection: duckdb.DuckDBPyConnection, bound: Query) -> list[Column]:
     with errors_of(bound, "describe (\n"):
         return columns_of(connection, f"(\n{bound.sql}\n)")

@@ -13,6 +13,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 from aiohttp import web
+from pyiceberg.catalog.rest import RestCatalog
 from yarl import URL
 
 from contracts.names import Qualified
@@ -22,6 +23,7 @@ from services.runner.ending import look
 from shared.errors import AlreadyExists, Forbidden, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
+from shared.lakehouse.files import s3_properties
 from shared.lakehouse.nessie_api import NessieApi, session
 from shared.lakehouse.port import BEGINNING, MAIN, BranchClosed, Lakehouse, Merged
 from shared.settings import Settings
@@ -136,32 +138,62 @@ async def test_a_merge_that_did_not_happen_is_not_taken_for_one(
 async def test_a_commit_whose_answer_is_lost_is_found(
     stack: Stack, lake: Lakehouse, on: Catalogs, line: Line, table: Qualified
 ) -> None:
-    branch = await new_branch(lake)
+    branch, other, gone = await new_branch(lake), new_table(), new_table()
     append(on(branch), table, 1)
-    line.loses = lambda method, path: method == "POST" and f"/tables/{table.name}" in path
+    line.loses = lambda method, path: method == "POST" and path.endswith("/history/commit")
 
     def write() -> None:
         with catalogs(over(stack, line), "runner") as far:
-            far(branch).load_table(table).append(rows(2))
+            append(far(branch), table, 2)
+            append(far(branch), other, 3)
+            far(branch).drop_table(gone)
 
+    append(on(branch), gone, 1)
     await asyncio.to_thread(write)
 
-    assert len(line.lost) == 1
+    assert len(line.lost) == 3
     assert read(on(branch), table) == [1, 2]
+    assert read(on(branch), other) == [3]
+    assert not on(branch).table_exists(gone)
 
 
-async def test_a_commit_of_columns_whose_answer_is_lost_gives_the_branch_up(
+async def test_a_commit_that_is_not_found_after_its_answer_was_lost_gives_the_branch_up(
     stack: Stack, lake: Lakehouse, on: Catalogs, line: Line, table: Qualified
 ) -> None:
     branch = await new_branch(lake)
-    line.loses = lambda method, path: method == "POST" and f"/tables/{table.name}" in path
+    # The look afterwards gets no answer either.
+    line.loses = lambda _method, path: path.endswith("/history/commit") or ("/contents" in path and bool(line.lost))
 
     def write() -> None:
         with catalogs(over(stack, line), "runner") as far:
-            far(branch).create_table(table, rows().schema)
+            append(far(branch), table, 1)
 
     with pytest.raises(Unavailable):
         await asyncio.to_thread(write)
+
+
+async def test_other_engines_read_and_write_tables_through_nessie(
+    stack: Stack, lake: Lakehouse, on: Catalogs, table: Qualified
+) -> None:
+    branch = await new_branch(lake)
+    append(on(branch), table, 1)
+    append(on(branch), table, 2)
+
+    def work() -> None:
+        rest = RestCatalog(
+            "nessie",
+            uri=f"{stack.settings.nessie_url}/iceberg/{branch}",
+            token=stack.settings.nessie_token("runner"),
+            **s3_properties(stack.settings, "runner"),
+        )
+        assert read(rest, table) == [1, 2]
+        rest.load_table(table).append(rows(3))
+        assert read(rest, table) == [1, 2, 3]
+
+    await asyncio.to_thread(work)
+
+    append(on(branch), table, 4)
+    assert read(on(branch), table) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("lost", range(1, 7))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from services.runner.engine.batch import Writing, Written
+from services.runner.engine.touched import live_files
 
 
 class FullRefresh:
@@ -15,4 +16,4 @@ class FullRefresh:
         """Put the new rows in the place of all that the table has."""
         batch = writing.begin()
         added = batch.new_files()
-        return batch.finish(added, batch.commit.files(), sum(file.record_count for file in added))
+        return batch.finish(added, live_files(batch.commit), sum(file.record_count for file in added))
