@@ -68,11 +68,8 @@ def failure(error: duckdb.Error, bound: Query, prefix: str = "") -> WorkFailed:
     """What an error of DuckDB means for the attempt."""
     message, position = told(error)
     kind = kind_of(error, message)
-    if kind is FailureKind.MEMORY:
-        # What follows the first line is advice for whoever sets DuckDB up.
-        return WorkFailed(kind, message.partition("\n")[0])
     if kind is not FailureKind.SQL:
-        return WorkFailed(kind, message)
+        return WorkFailed(kind, _in_short(kind, message))
     in_statement = None if position is None else position - len(prefix.encode())
     if in_statement is None or not 0 <= in_statement <= len(bound.sql.encode()):
         in_statement = named_once(message, bound.sql)
@@ -84,7 +81,12 @@ def failure_of_ours(error: duckdb.Error) -> WorkFailed:
     """What an error of a statement that no author wrote means for the attempt."""
     message, _ = told(error)
     kind = kind_of(error, message)
-    return WorkFailed(FailureKind.INTERNAL if kind is FailureKind.SQL else kind, message)
+    return WorkFailed(FailureKind.INTERNAL if kind is FailureKind.SQL else kind, _in_short(kind, message))
+
+
+def _in_short(kind: FailureKind, message: str) -> str:
+    """The message without the advice for whoever sets DuckDB up, which follows where memory ran out."""
+    return message.partition("\n")[0] if kind is FailureKind.MEMORY else message
 
 
 def told(error: duckdb.Error) -> tuple[str, int | None]:
