@@ -312,6 +312,7 @@ class FailureKind(StrEnum):
     MEMORY = "memory"
     COMPILE = "compile"
     SQL = "sql"
+    PYTHON = "python"
     SCHEMA = "schema"
     QUALITY = "quality"
     """A hook refused what would be merged."""
@@ -325,6 +326,7 @@ _FINAL: Final = {
     FailureKind.MEMORY: (RunStatus.FAILED, ErrorKind.MEMORY),
     FailureKind.COMPILE: (RunStatus.FAILED, ErrorKind.COMPILE),
     FailureKind.SQL: (RunStatus.FAILED, ErrorKind.SQL),
+    FailureKind.PYTHON: (RunStatus.FAILED, ErrorKind.PYTHON),
     FailureKind.SCHEMA: (RunStatus.FAILED, ErrorKind.SCHEMA),
     FailureKind.QUALITY: (RunStatus.FAILED, ErrorKind.QUALITY),
     FailureKind.CONFLICT: (RunStatus.FAILED, ErrorKind.CONFLICT),

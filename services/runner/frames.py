@@ -59,14 +59,21 @@ class ZoneFiles(Message):
     """Whether there is such a zone."""
 
 
+class StoredView(Message):
+    """A view as it is kept."""
+
+    location: str
+    """Of its metadata."""
+    query: str
+
+
 class Locations(Message):
     """The answer to `AskLocations`: the branch is made and checked, and there the tables are."""
 
     type: Literal["locations"] = "locations"
     locations: dict[str, str | None]
     """Name of a table → where its metadata is; None where there is no such table, or a view is."""
-    views: dict[str, str] = {}
-    """Name of a view → its query."""
+    views: dict[str, StoredView] = {}
 
 
 class Similar(Message):
@@ -101,6 +108,24 @@ class TestOrder(Message):
     files: dict[str, str]
 
 
+class UseKey(Message):
+    """The key to use the object store with from now on; heard at once, before anything that is said after it."""
+
+    type: Literal["use_key"] = "use_key"
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+
+
+class Moved(Message):
+    """The answer to `AskMove`."""
+
+    type: Literal["moved"] = "moved"
+    refused: Literal["conflict", "closed"] | None
+    """None if the table was moved."""
+    message: str = ""
+
+
 class Interrupt(Message):
     """Stop what goes on, now: nobody waits for what comes of it."""
 
@@ -133,12 +158,32 @@ ToProcess = Annotated[
     | PreviewOrder
     | TestOrder
     | Interrupt
+    | UseKey
+    | Moved
     | CompactOrder
     | CommitOn,
     Field(discriminator="type"),
 ]
 
 # From a process
+
+
+class NewMetadata(Message):
+    """A metadata file of the table, in the store already, and what it says is current."""
+
+    location: str
+    snapshot_id: int | None
+    schema_id: int
+    spec_id: int
+    sort_order_id: int
+
+
+class NewView(Message):
+    """A metadata file of a view, in the store already, and what it says is current."""
+
+    location: str
+    version_id: int
+    schema_id: int
 
 
 class Ready(Message):
@@ -178,6 +223,17 @@ class AskLocations(Message):
 
     type: Literal["ask_locations"] = "ask_locations"
     tables: list[PipelineName]
+
+
+class AskMove(Message):
+    """Move the run's table, or view, on its branch from one metadata file to the next; None stands for neither.
+
+    A process has no way to the lakehouse of its own.
+    """
+
+    type: Literal["ask_move"] = "ask_move"
+    expected: str | None
+    new: NewMetadata | NewView | None
 
 
 class AskSimilar(Message):
@@ -281,6 +337,7 @@ FromProcess = Annotated[
     | Configured
     | AskFiles
     | AskLocations
+    | AskMove
     | AskSimilar
     | PhaseDone
     | Comparing

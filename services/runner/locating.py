@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 
 from contracts.names import Qualified
-from services.runner.frames import Locations
+from services.runner.frames import Locations, StoredView
 from shared.errors import Invalid
 from shared.lakehouse.port import Lakehouse, Relation, RelationKind
 from shared.lakehouse.views import query_of
@@ -17,16 +17,18 @@ async def locate(lakehouse: Lakehouse, objects: ObjectStore, tables: Sequence[st
     found = await asyncio.gather(*(lakehouse.relation(Qualified.parse(name), at) for name in tables))
     relations = dict(zip(tables, found, strict=True))
     views = {name: one for name, one in relations.items() if one is not None and one.kind is RelationKind.VIEW}
-    queries = await asyncio.gather(*(_query(objects, name, view) for name, view in views.items()))
-    locations = {
-        name: one.location if one is not None and name not in views else None for name, one in relations.items()
-    }
-    return Locations(locations=locations, views=dict(zip(views, queries, strict=True)))
+    stored = await asyncio.gather(*(_stored(objects, name, view) for name, view in views.items()))
+    return Locations(
+        locations={
+            name: one.location if one is not None and name not in views else None for name, one in relations.items()
+        },
+        views=dict(zip(views, stored, strict=True)),
+    )
 
 
-async def _query(objects: ObjectStore, name: str, view: Relation) -> str:
+async def _stored(objects: ObjectStore, name: str, view: Relation) -> StoredView:
     key = view.location.removeprefix("s3://").partition("/")[2]
     query = query_of(json.loads(await objects.get(key)))
     if query is None:
         raise Invalid(f"view {name} was made by another engine, in an SQL that cannot be read here")
-    return query
+    return StoredView(location=view.location, query=query)

@@ -37,7 +37,7 @@ class Relations:
         while unknown:
             answer = self._ask(unknown)
             self._locations |= {Qualified.parse(name): location for name, location in answer.locations.items()}
-            views = {Qualified.parse(name): sql for name, sql in answer.views.items()}
+            views = {Qualified.parse(name): view.query for name, view in answer.views.items()}
             self._views |= views
             read = {name for sql in views.values() for name in names_read(self._connection, sql)}
             unknown = sorted(str(name) for name in read - self._locations.keys())
@@ -58,14 +58,21 @@ class Relations:
 
         `AuthorError` where a view cannot be read.
         """
-        self.locate(statement.tables_named)
-        tables = {name: f"iceberg_scan('{location}')" for name, location in self._locations.items() if location}
         try:
-            views = inlined(self._connection, self._below(statement.tables_named), tables)
+            return self._of(statement.tables_named)
         except Invalid as error:
             use = next(use for use in statement.tables if use.table in self._views)
             raise AuthorError(statement.problem(error.message, use.start)) from error
-        return {name: found for name, found in (tables | views).items() if name in statement.tables_named}
+
+    def relation_of(self, name: Qualified) -> str | None:
+        """A table or a view as a relation in SQL, or None; `Invalid` for a view that cannot be read."""
+        return self._of([name]).get(name)
+
+    def _of(self, names: Collection[Qualified]) -> dict[Qualified, str]:
+        self.locate(names)
+        tables = {name: f"iceberg_scan('{location}')" for name, location in self._locations.items() if location}
+        views = inlined(self._connection, self._below(names), tables)
+        return {name: found for name, found in (tables | views).items() if name in names}
 
     def _below(self, names: Collection[Qualified]) -> dict[Qualified, str]:
         """The views among these names, and those that they read in turn, with their queries."""

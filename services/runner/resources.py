@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from services.runner.changed import ChangedTables
 from services.runner.code import Code
+from services.runner.keys import RunKeys
 from services.runner.pool import Pool
 from shared.bus import Bus
 from shared.lakehouse.port import Lakehouse
@@ -20,6 +21,7 @@ class Resources:
     objects: ObjectStore
     code: Code
     pool: Pool
+    keys: RunKeys
     settings: Settings
     changed: ChangedTables = field(default_factory=ChangedTables)
     """What runs have put on main, for whoever looks after it."""

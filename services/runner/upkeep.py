@@ -18,12 +18,25 @@ import structlog
 from contracts.maintenance import ClaimUpkeep, CollectedFiles, CollectFiles, EndUpkeep, UpkeepClaimed, UpkeepJob
 from contracts.names import Qualified
 from services.runner.domain import UPKEEP_BRANCHES, may_interrupt
-from services.runner.frames import CommitOn, Compacted, CompactOrder, Failed, NotCompacted, Rewritten
+from services.runner.frames import (
+    AskLocations,
+    AskMove,
+    CommitOn,
+    Compacted,
+    CompactOrder,
+    Failed,
+    FromProcess,
+    NotCompacted,
+    Rewritten,
+)
+from services.runner.lending import Lending
+from services.runner.locating import locate
+from services.runner.moving import move
 from services.runner.pool import Process, ProcessLost
 from services.runner.resources import Resources
 from shared.background import background, every
 from shared.errors import RatError
-from shared.lakehouse.port import BranchClosed, MergeConflict
+from shared.lakehouse.port import MAIN, BranchClosed, MergeConflict
 
 log = structlog.get_logger()
 
@@ -115,20 +128,29 @@ class Upkeep:
 
     async def _compact(self, table: Qualified) -> bool:
         """Let a process write the small files anew, and put them on main; False where there is nothing to do."""
+        async with self.resources.pool.process() as process:
+            lent = Lending(self.resources.keys, process, name=f"compact-{table}"[:64], zones_of=set(), writes=table)
+            try:
+                return await self._converse(process, table, lent)
+            finally:
+                await lent.end()
+
+    async def _converse(self, process: Process, table: Qualified, lent: Lending) -> bool:
+        """Give a process its order, and put what it has written on main."""
         began = perf_counter()
         order = CompactOrder(table=str(table), at_least=self.resources.settings.compaction_min_files)
-        async with self.resources.pool.process() as process:
-            await process.send(order)
-            match await process.receive():
-                case Rewritten(removed=removed, added=added):
-                    is_merged = await self._put_on_main(process, table)
-                case NotCompacted():
-                    return False
-                case Failed(error=error):
-                    log.warning("a table could not be compacted", table=str(table), error=error)
-                    return False
-                case other:
-                    raise AssertionError(f"{other.type!r} is no answer to an order to compact")
+        await lent.give()
+        await process.send(order)
+        match await self._answered(process, table, MAIN):
+            case Rewritten(removed=removed, added=added):
+                is_merged = await self._put_on_main(process, table)
+            case NotCompacted():
+                return False
+            case Failed(error=error):
+                log.warning("a table could not be compacted", table=str(table), error=error)
+                return False
+            case other:
+                raise AssertionError(f"{other.type!r} is no answer to an order to compact")
         log.info(
             "table compacted" if is_merged else "table changed while it was compacted",
             table=str(table),
@@ -137,6 +159,17 @@ class Upkeep:
             seconds=round(perf_counter() - began, 3),
         )
         return True
+
+    async def _answered(self, process: Process, table: Qualified, branch: str) -> FromProcess:
+        """Answer what a process asks of a table on a branch, until it says something."""
+        while True:
+            match await process.receive():
+                case AskLocations(tables=tables):
+                    await process.send(await locate(self.resources.lakehouse, self.resources.objects, tables, branch))
+                case AskMove() as question:
+                    await process.send(await move(self.resources, branch, table, question))
+                case said:
+                    return said
 
     async def _put_on_main(self, process: Process, table: Qualified) -> bool:
         """Commit what was written anew and merge it; a run that changes the table meanwhile wins."""
@@ -147,7 +180,7 @@ class Upkeep:
             await self.resources.lakehouse.create_branch(branch)
             try:
                 await process.send(CommitOn(branch=branch))
-                said = await process.receive()
+                said = await self._answered(process, table, branch)
                 if not isinstance(said, Compacted):
                     return False
                 await self.resources.lakehouse.merge(branch, None, None)

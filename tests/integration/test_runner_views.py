@@ -199,3 +199,15 @@ async def test_a_view_that_reads_what_is_gone_is_told_where_it_is_read(around: S
     error = await refused(around, f"select *\nfrom {ref(view)}")
 
     assert error == f"pipeline.sql:2:6: view {view} reads {table}, which does not exist"
+
+
+async def test_python_reads_through_views_and_is_none(around: Surroundings) -> None:
+    table = (await good(around, "select unnest([1, 2, 3]) as n")).pipeline
+    view = (await good(around, f"{VIEW}select n * 2 as n from {ref(table)}")).pipeline
+    code = f"def pipeline(ctx):\n    return ctx.ref({view!r}).filter('n > 2')\n"
+
+    read = await good(around, code, main="pipeline.py")
+    error = await refused(around, f"# @materialized: view\n{code}", main="pipeline.py")
+
+    assert sorted(await around.rows(read.pipeline)) == [(4,), (6,)]
+    assert error.startswith("pipeline.py:1: a view is a query in SQL")

@@ -16,6 +16,7 @@ from services.runner.engine.schema import SchemaError, columns_of, schema_of
 from services.runner.engine.session import errors_of
 from services.runner.engine.statement import Statement, identifier, name_end, string
 from services.runner.problems import Problem, WorkFailed
+from services.runner.python.source import PYTHON_FILE, Source
 from services.runner.target import PIPELINE_ID, Target
 from shared.errors import Invalid
 from shared.lakehouse.port import RelationKind
@@ -26,8 +27,12 @@ _READERS: Final = ("read_", "parquet_", "sniff_csv", "glob", "iceberg_", "sqlite
 """What the functions begin with that read something else than the platform's tables."""
 
 
-def view_problems(connection: duckdb.DuckDBPyConnection, statement: Statement, pipeline: Qualified) -> list[Problem]:
+def view_problems(
+    connection: duckdb.DuckDBPyConnection, statement: Statement | Source, pipeline: Qualified
+) -> list[Problem]:
     """What a view's query reads that is not there whenever somebody reads the view: files, zones, the view itself."""
+    if isinstance(statement, Source):
+        return [Problem(PYTHON_FILE, "a view is a query in SQL: what Python gives is only there once it has run", 1)]
     problems = [
         statement.problem(
             f"a view reads no landing zone, as {zone.call.zone!r}: its query runs whenever it is read, and files go;"

@@ -1,0 +1,71 @@
+"""The lakehouse as the process of a run has it: it asks the runner, and has no password of its own."""
+
+from dataclasses import asdict
+from typing import NoReturn
+
+from contracts.names import Qualified
+from services.runner.frames import AskLocations, AskMove, Locations, Moved, NewMetadata, NewView
+from services.runner.workplace import Parent
+from shared.errors import Conflict, Forbidden
+from shared.lakehouse.port import MAIN, BranchClosed, MetadataFile, Relation, RelationKind, ViewFile
+
+
+class AskedTables:
+    """Where tables are on the branch of the run; the runner moves the run's own table, and nothing else."""
+
+    def __init__(self, parent: Parent) -> None:
+        self._parent = parent
+
+    async def location(self, table: Qualified, at: str = MAIN) -> str | None:
+        """Say where a table's metadata is on the run's branch."""
+        return self._parent.ask(AskLocations(tables=[str(table)]), Locations).locations[str(table)]
+
+    async def relation(self, name: Qualified, at: str = MAIN) -> Relation | None:
+        """Say what a name stands for on the run's branch."""
+        answer = self._parent.ask(AskLocations(tables=[str(name)]), Locations)
+        if (view := answer.views.get(str(name))) is not None:
+            return Relation(RelationKind.VIEW, view.location)
+        location = answer.locations[str(name)]
+        return Relation(RelationKind.TABLE, location) if location is not None else None
+
+    async def commit(
+        self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
+    ) -> None:
+        """Move the run's table, or view, on its branch from one metadata file to the next."""
+        asked = AskMove(expected=expected, new=_told(new))
+        moved = self._parent.ask(asked, Moved)
+        match moved.refused:
+            case "closed":
+                raise BranchClosed(moved.message)
+            case "conflict":
+                raise Conflict(moved.message)
+
+    async def relations(self, at: str = MAIN) -> dict[Qualified, Relation]:
+        """Refuse: a run knows the tables that it asks for by name."""
+        _refuse("listing tables and views")
+
+    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
+        """Refuse: a run knows the tables that it asks for by name."""
+        _refuse("listing tables")
+
+    async def namespaces(self) -> set[str]:
+        """Refuse: the runner has seen to it that there is the namespace of the run's table."""
+        _refuse("listing namespaces")
+
+    async def ensure_namespace(self, namespace: str, layer: str) -> None:
+        """Refuse, likewise."""
+        _refuse("making a namespace")
+
+
+def _told(new: MetadataFile | ViewFile | None) -> NewMetadata | NewView | None:
+    match new:
+        case None:
+            return None
+        case MetadataFile():
+            return NewMetadata(**asdict(new))
+        case ViewFile():
+            return NewView(**asdict(new))
+
+
+def _refuse(what: str) -> NoReturn:
+    raise Forbidden(f"{what} is not for the process of a run")
