@@ -206,8 +206,8 @@ async def test_python_reads_through_views_and_is_none(around: Surroundings) -> N
     view = (await good(around, f"{VIEW}select n * 2 as n from {ref(table)}")).pipeline
     code = f"def pipeline(ctx):\n    return ctx.ref({view!r}).filter('n > 2')\n"
 
-    read = await good(around, code, main="pipeline.py")
-    error = await refused(around, f"# @materialized: view\n{code}", main="pipeline.py")
+    read = await good(around, code, path="pipeline.py")
+    error = await refused(around, f"# @materialized: view\n{code}", path="pipeline.py")
 
     assert sorted(await around.rows(read.pipeline)) == [(4,), (6,)]
     assert error.startswith("pipeline.py:1: a view is a query in SQL")
