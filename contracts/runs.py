@@ -408,7 +408,10 @@ class Run(Message):
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
     changes: list[dict[str, Any]] = []
-    """What a dry run would have changed on main, table by table: `TableChanges` of the report."""
+    """What a dry run would have changed on main, table by table: `TableChanges` of the report.
+
+    Of columns the first 200 where the run would not fit into a message; the report has all.
+    """
     parameters: dict[str, Any]
     dry_run: bool
     logs_s3_path: str | None

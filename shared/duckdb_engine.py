@@ -58,6 +58,7 @@ def duckdb_secret(settings: Settings, role: str) -> str:
     """Write the statement that tells DuckDB where the object store is and with which keys to use it."""
     endpoint = urlsplit(settings.s3_endpoint)
     key = settings.s3_key(role)
+    token = key.session_token.get_secret_value() if key.session_token is not None else ""
     return f"""
         create or replace secret bucket (
           type s3,
@@ -66,7 +67,8 @@ def duckdb_secret(settings: Settings, role: str) -> str:
           url_style {_quoted("path" if settings.s3_path_style else "vhost")},
           region {_quoted(settings.s3_region)},
           key_id {_quoted(key.access_key_id)},
-          secret {_quoted(key.secret_access_key.get_secret_value())}
+          secret {_quoted(key.secret_access_key.get_secret_value())},
+          session_token {_quoted(token)}
         )
     """
 

@@ -100,6 +100,7 @@ async def s3_client(settings: Settings, role: str, config: AioConfig) -> AsyncIt
     session = aioboto3.Session(
         aws_access_key_id=key.access_key_id,
         aws_secret_access_key=key.secret_access_key.get_secret_value(),
+        aws_session_token=key.session_token.get_secret_value() if key.session_token is not None else None,
         region_name=settings.s3_region,
     )
     where = AioConfig(

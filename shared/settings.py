@@ -19,6 +19,8 @@ class S3Key(BaseModel, frozen=True):
 
     access_key_id: str
     secret_access_key: SecretStr
+    session_token: SecretStr | None = None
+    """Comes with keys that are good for a while only."""
 
 
 class Settings(BaseSettings):
@@ -51,6 +53,15 @@ class Settings(BaseSettings):
     s3_bucket: str = "rat"
     s3_keys: dict[str, S3Key] = {}
     """Role (the name of a service, or `infra`, `uploader`) → key pair."""
+    s3_sts_endpoint: str | None = None
+    """Where `AssumeRole` is answered; where the object store is when not given, as SeaweedFS and MinIO answer it."""
+    s3_run_role: str | None = None
+    """The ARN of the role that the runner assumes for each run, whose process then has a key for its own table only.
+
+    Without it that process has the runner's own key, for code of authors to find (`docs/security.md`).
+    """
+    s3_run_key_seconds: float = Field(default=43_200, gt=0)
+    """How long a run goes on with one key before it is given a new one."""
 
     lakehouse: Literal["embedded", "nessie"] = "embedded"
     """Where branches and merges are kept: in the schema `lakehouse` of PostgreSQL, or by Project Nessie."""
@@ -141,10 +152,7 @@ class Settings(BaseSettings):
                 case SecretStr():
                     return value.get_secret_value()
                 case S3Key():
-                    return {
-                        "access_key_id": value.access_key_id,
-                        "secret_access_key": value.secret_access_key.get_secret_value(),
-                    }
+                    return {name: plain(item) for name, item in value if item is not None}
                 case dict():
                     return {key: plain(item) for key, item in value.items()}
                 case _:

@@ -26,6 +26,7 @@ from infra.images.__main__ import tag
 from infra.preparing import prepare
 from infra.secrets import hand_out
 from infra.servers.apart import AUTHORITY
+from infra.servers.minio import RUN_ROLE
 from infra.servers.ports import choose_ports
 from infra.stacks.stack import PARTS, Stack, players
 from shared.settings import Settings
@@ -195,6 +196,7 @@ def _addresses(data: Path, hosts: dict[str, str], gateway_port: int) -> Settings
         nats_ca_file=str(data / "secrets" / "setup" / AUTHORITY),
         nats_replicas=len(_NODES),
         s3_endpoint=f"http://{hosts['minio']}:9000",
+        s3_run_role=RUN_ROLE,
         lakehouse="nessie",
         nessie_url=f"http://{hosts['nessie']}:19120",
         gateway_port=gateway_port or choose_ports(data, ["gateway"])["gateway"],

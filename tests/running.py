@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
+from nats.aio.msg import Msg
+
 from contracts.landing import (
     CheckFiles,
     ClaimedFile,
@@ -56,6 +58,7 @@ from shared.lakehouse.port import Lakehouse
 from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
 from tests.buses import playing
+from tests.outside import nats_client
 from tests.waiting import eventually
 from tests.zones import zone
 
@@ -115,8 +118,9 @@ class Surroundings:
 
     async def request(
         self,
-        sql: str,
+        code: str,
         *,
+        path: str = "pipeline.sql",
         pipeline: str | None = None,
         pipeline_id: UUID | None = None,
         tests: dict[str, str] | None = None,
@@ -125,7 +129,7 @@ class Surroundings:
     ) -> RunOf:
         """Queue a run of a pipeline with this code."""
         name = pipeline or table_name()
-        texts = {"pipeline.sql": sql} | {f"tests/quality/{test}.sql": text for test, text in (tests or {}).items()}
+        texts = {path: code} | {f"tests/quality/{test}.sql": text for test, text in (tests or {}).items()}
         if config is not None:
             texts["config.yaml"] = config
         folder = Qualified.parse(name).folder
@@ -403,5 +407,20 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         ingest.answer(FindZone, around.find_zone)
         ingest.answer(ListSamples, around.list_samples)
         ingest.answer(ListFiles, around.list_files)
-        async with catalog.running(), ingest.running(), gateway.running():
+        async with catalog.running(), ingest.running(), gateway.running(), _logs_heard(around):
             yield around
+
+
+@asynccontextmanager
+async def _logs_heard(around: Surroundings) -> AsyncIterator[None]:
+    """Hear the lines of all runs' logs as they are said."""
+    client = await nats_client(around.settings)
+
+    async def note(message: Msg) -> None:
+        await around.note_line(LogWritten.model_validate_json(message.data))
+
+    try:
+        await client.subscribe(LogWritten.subject, cb=note)
+        yield
+    finally:
+        await client.close()

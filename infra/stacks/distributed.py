@@ -13,7 +13,7 @@ from infra.servers.certificates import authority
 from infra.servers.credentials import Credentials, read_credentials
 from infra.servers.directory import Claim, absolute, claimed
 from infra.servers.guardian import guardian
-from infra.servers.minio import minio, minio_program
+from infra.servers.minio import RUN_ROLE, minio, minio_program
 from infra.servers.nats import NODES, PORTS_OF_A_NODE, nats_node
 from infra.servers.nessie import PORTS as NESSIE_PORTS
 from infra.servers.nessie import nessie, nessie_jar, nessie_tokens
@@ -82,6 +82,7 @@ def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gat
         s3_endpoint=f"http://127.0.0.1:{ports['minio']}",
         s3_region="us-east-1",
         s3_bucket="rat",
+        s3_run_role=RUN_ROLE,
         lakehouse="nessie",
         nessie_url=f"http://127.0.0.1:{ports['nessie']}",
         nessie_tokens={role: SecretStr(token) for role, token in nessie_tokens(claim).items()},

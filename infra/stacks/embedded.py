@@ -13,7 +13,7 @@ from infra.servers.nats import nats_server
 from infra.servers.ports import choose_ports
 from infra.servers.postgres import postgres
 from infra.servers.seaweedfs import PORTS as SEAWEEDFS_PORTS
-from infra.servers.seaweedfs import grpc_sockets, seaweedfs
+from infra.servers.seaweedfs import RUN_ROLE, grpc_sockets, seaweedfs
 from infra.servers.webhook import webhook
 from infra.stacks.stack import PARTS, Stack, kept, players
 from shared.settings import Settings
@@ -82,6 +82,7 @@ def _settings(claim: Claim, credentials: Credentials, ports: dict[str, int], gat
         s3_endpoint=f"http://127.0.0.1:{ports['s3']}",
         s3_region="us-east-1",
         s3_bucket="rat",
+        s3_run_role=RUN_ROLE,
         lakehouse="embedded",
         gateway_port=gateway_port,
         spill_directory=str(claim.empty_folder("spill")),

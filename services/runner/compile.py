@@ -6,12 +6,20 @@ from typing import Final
 
 import duckdb
 
-from services.runner.config import CONFIG_FILE, Config, QualityHeader, read_config, read_test_header
+from services.runner.config import (
+    CONFIG_FILE,
+    Config,
+    QualityHeader,
+    read_config,
+    read_test_header,
+)
 from services.runner.engine.statement import Statement, parse
+from services.runner.languages import SQL_FILE
+from services.runner.plugins import pipeline_types
 from services.runner.problems import AuthorError, Problem
+from services.runner.python.source import Source
 from services.runner.template import Facts, render
 
-PIPELINE_FILE: Final = "pipeline.sql"
 TESTS_FOLDER: Final = "tests/quality/"
 
 
@@ -31,13 +39,15 @@ class Compiled:
     """A pipeline that can be run once its tables and files are known."""
 
     config: Config
-    statement: Statement
+    facts: Facts
+    code: Statement | Source
     tests: tuple[CompiledTest, ...]
 
     @property
     def statements(self) -> list[Statement]:
-        """The pipeline's query, and those of the tests that are one."""
-        return [self.statement, *(test.statement for test in self.tests if test.statement is not None)]
+        """The pipeline's query, if it is one, and those of the tests that are one."""
+        tests = [test.statement for test in self.tests if test.statement is not None]
+        return [self.code, *tests] if isinstance(self.code, Statement) else tests
 
 
 def compile_pipeline(
@@ -47,15 +57,41 @@ def compile_pipeline(
 
     Nothing of it is run. `facts_of` gives the facts for templates once the settings are known.
     """
-    if PIPELINE_FILE not in files:
-        raise AuthorError(Problem(PIPELINE_FILE, f"the pipeline has no {PIPELINE_FILE}"))
-    config, problems = read_config(files, PIPELINE_FILE)
+    main = main_file(files)
+    config, problems = read_config(files, main)
     if problems:
         raise AuthorError(*problems)
     facts = facts_of(config)
-    statement = parse(connection, render(PIPELINE_FILE, files[PIPELINE_FILE], facts))
+    code = compile_code(connection, main, files[main], facts)
     tests = tuple(compile_test(connection, path, files[path], facts) for path in test_files(files))
-    return Compiled(config, statement, tests)
+    return Compiled(config, facts, code, tests)
+
+
+def main_file(files: Mapping[str, str]) -> str:
+    """The path of the file that holds the pipeline's code; `AuthorError` if there is none, or more than one."""
+    known = code_files()
+    match [path for path in known if path in files]:
+        case [path]:
+            return path
+        case []:
+            raise AuthorError(Problem(SQL_FILE, f"the pipeline has no {', and no '.join(known)}"))
+        case [first, *others]:
+            message = f"the pipeline has both {first} and {others[0]}; it is one of them"
+            raise AuthorError(Problem(others[0], message))
+        case _:
+            raise AssertionError("a list is empty, has one item, or more")
+
+
+def code_files() -> list[str]:
+    """The files that may hold a pipeline's code, that of SQL first."""
+    files = [kind.file for kind in pipeline_types().usable.values()]
+    return sorted(files, key=lambda file: (file != SQL_FILE, file))
+
+
+def compile_code(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> Statement | Source:
+    """Compile the pipeline's own file; `AuthorError` says what is wrong with it."""
+    kind = next(kind for kind in pipeline_types().usable.values() if kind.file == path)
+    return kind.compile(connection, text, facts)
 
 
 def compile_test(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> CompiledTest:
@@ -81,4 +117,4 @@ def test_name(path: str) -> str:
 
 def is_known(path: str) -> bool:
     """Whether a file of this path means anything to a run."""
-    return path in (PIPELINE_FILE, CONFIG_FILE) or (path.startswith(TESTS_FOLDER) and path.endswith(".sql"))
+    return path in (*code_files(), CONFIG_FILE) or (path.startswith(TESTS_FOLDER) and path.endswith(".sql"))

@@ -297,6 +297,7 @@ class FailureKind(StrEnum):
     MEMORY = "memory"
     COMPILE = "compile"
     SQL = "sql"
+    PYTHON = "python"
     SCHEMA = "schema"
     QUALITY = "quality"
     """A hook refused what would be merged."""
@@ -310,6 +311,7 @@ _FINAL: Final = {
     FailureKind.MEMORY: (RunStatus.FAILED, ErrorKind.MEMORY),
     FailureKind.COMPILE: (RunStatus.FAILED, ErrorKind.COMPILE),
     FailureKind.SQL: (RunStatus.FAILED, ErrorKind.SQL),
+    FailureKind.PYTHON: (RunStatus.FAILED, ErrorKind.PYTHON),
     FailureKind.SCHEMA: (RunStatus.FAILED, ErrorKind.SCHEMA),
     FailureKind.QUALITY: (RunStatus.FAILED, ErrorKind.QUALITY),
     FailureKind.CONFLICT: (RunStatus.FAILED, ErrorKind.CONFLICT),

@@ -99,6 +99,24 @@ class TestOrder(Message):
     files: dict[str, str]
 
 
+class UseKey(Message):
+    """The key to use the object store with from now on; heard at once, before anything that is said after it."""
+
+    type: Literal["use_key"] = "use_key"
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+
+
+class Moved(Message):
+    """The answer to `AskMove`."""
+
+    type: Literal["moved"] = "moved"
+    refused: Literal["conflict", "closed"] | None
+    """None if the table was moved."""
+    message: str = ""
+
+
 class Interrupt(Message):
     """Stop what goes on, now: nobody waits for what comes of it."""
 
@@ -106,11 +124,31 @@ class Interrupt(Message):
 
 
 ToProcess = Annotated[
-    SetUp | WorkOrder | ZoneFiles | Locations | Similar | ValidationOrder | PreviewOrder | TestOrder | Interrupt,
+    SetUp
+    | WorkOrder
+    | ZoneFiles
+    | Locations
+    | Similar
+    | ValidationOrder
+    | PreviewOrder
+    | TestOrder
+    | Interrupt
+    | UseKey
+    | Moved,
     Field(discriminator="type"),
 ]
 
 # From a process
+
+
+class NewMetadata(Message):
+    """A metadata file of the table, in the store already, and what it says is current."""
+
+    location: str
+    snapshot_id: int | None
+    schema_id: int
+    spec_id: int
+    sort_order_id: int
 
 
 class Ready(Message):
@@ -150,6 +188,17 @@ class AskLocations(Message):
 
     type: Literal["ask_locations"] = "ask_locations"
     tables: list[PipelineName]
+
+
+class AskMove(Message):
+    """Move the run's table on its branch from one metadata file to the next; None stands for no table.
+
+    A process has no way to the lakehouse of its own.
+    """
+
+    type: Literal["ask_move"] = "ask_move"
+    expected: str | None
+    new: NewMetadata | None
 
 
 class AskSimilar(Message):
@@ -233,6 +282,7 @@ FromProcess = Annotated[
     | Configured
     | AskFiles
     | AskLocations
+    | AskMove
     | AskSimilar
     | PhaseDone
     | Comparing

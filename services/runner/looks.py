@@ -29,9 +29,12 @@ from services.runner.frames import (
     TestOrder,
     ZoneFiles,
 )
+from services.runner.keys import namespaces_named
 from services.runner.known import similar
+from services.runner.lending import Lending
 from services.runner.pool import Process, ProcessLost
 from services.runner.problems import AuthorError
+from services.runner.python.source import PYTHON_FILE
 from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, watched
 from shared.chunks import send_chunks
@@ -159,6 +162,19 @@ class Look:
 
     async def converse(self, process: Process, order: PreviewOrder | TestOrder) -> Looked | Tested | Failed:
         """Give a process its order, answer what it asks, and hear what comes of it."""
+        # What an author's Python leaves behind in its process is not for the next one.
+        process.is_spent = isinstance(order, PreviewOrder) and PYTHON_FILE in order.files
+        namespace = Qualified.parse(self.pipeline).namespace
+        zones_of = {namespace, *namespaces_named(order.files, self.resources.settings.s3_bucket)}
+        lending = Lending(self.resources.keys, process, name=f"look-{self.pipeline}"[:64], zones_of=zones_of)
+        try:
+            return await self._answer(process, order, lending)
+        finally:
+            await lending.end()
+
+    async def _answer(
+        self, process: Process, order: PreviewOrder | TestOrder, lending: Lending
+    ) -> Looked | Tested | Failed:
         await process.send(order)
         while True:
             match await process.receive():
@@ -167,9 +183,13 @@ class Look:
                 case Configured(memory_limit_bytes=limit):
                     self.allowance.memory_limit_bytes = limit
                 case AskFiles() as question:
-                    await process.send(await self._files(question))
+                    files = await self._files(question)
+                    await lending.give(question.namespace if files.is_there else None)
+                    await process.send(files)
                 case AskLocations(tables=tables):
-                    await process.send(await self._locate(tables))
+                    locations = await self._locate(tables)
+                    await lending.give()
+                    await process.send(locations)
                 case AskSimilar() as question:
                     await process.send(await similar(self.resources, question, self._head or MAIN))
                 case Previewed() as part:

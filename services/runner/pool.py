@@ -43,6 +43,8 @@ class Process:
         self._process = process
         self._spill = spill
         self.uses = 0
+        self.is_spent = False
+        """Whether it is not to be used again, whatever its state."""
 
     @property
     def pid(self) -> int:
@@ -160,7 +162,8 @@ class Pool:
     async def _take_back(self, process: Process) -> None:
         process.uses += 1
         is_worn = (
-            process.uses >= self._settings.runner_recycle_runs
+            process.is_spent
+            or process.uses >= self._settings.runner_recycle_runs
             or process.resident_bytes() >= self._settings.runner_recycle_bytes
         )
         if not self._is_open or is_worn or not process.is_alive or len(self._warm) >= self._size:
@@ -247,13 +250,11 @@ async def _as_it_is(process: Process) -> Process:
 
 
 def _what_a_run_needs(settings: Settings) -> Settings:
-    """The settings with the runner's own credentials only, and none for the bus."""
+    """Where everything is, and no password of anything.
+
+    Where no keys are made for runs, there is the runner's own of the object store.
+    """
+    own = {} if settings.s3_run_role is not None else {"runner": settings.s3_key("runner")}
     return settings.model_copy(
-        update={
-            "nats_passwords": {},
-            "postgres_passwords": {role: key for role, key in settings.postgres_passwords.items() if role == "runner"},
-            "s3_keys": {role: key for role, key in settings.s3_keys.items() if role == "runner"},
-            # Not the one that moves main: only the runner itself merges.
-            "nessie_tokens": {role: key for role, key in settings.nessie_tokens.items() if role == "runner"},
-        }
+        update={"nats_passwords": {}, "postgres_passwords": {}, "s3_keys": own, "nessie_tokens": {}}
     )

@@ -1,7 +1,7 @@
 """A preview inside its process: the code is compiled and run over what the runner gives it, and nothing is written."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, Literal
 from uuid import UUID
 
@@ -15,8 +15,11 @@ from services.runner.compile import Compiled
 from services.runner.engine.binding import Bound
 from services.runner.engine.quality import json_safe, run_tests
 from services.runner.engine.session import errors_of, limit_memory
+from services.runner.engine.statement import Statement
 from services.runner.frames import Previewed, PreviewOrder, Tested, TestOrder
 from services.runner.memory import forget_peak, peak_bytes
+from services.runner.python.reading import NothingNew, rows_of_code
+from services.runner.python.source import Source
 from services.runner.reading import Reading
 from services.runner.workplace import Workplace
 
@@ -30,6 +33,7 @@ class PreviewWork:
     """The work on one preview."""
 
     def __init__(self, workplace: Workplace, order: PreviewOrder) -> None:
+        self._workplace = workplace
         self._connection = workplace.connection
         self._parent = workplace.parent
         self._order = order
@@ -38,9 +42,35 @@ class PreviewWork:
     def do(self) -> None:
         """Tell columns, rows, plan and count, each as soon as it is known: time may end before the last of them."""
         forget_peak()
+        order = self._order
         with self._phase("compile"):
-            compiled = self._compile()
-            bound = self._reading.bind(compiled.statement)
+            compiled = self._reading.compile(order.files, run_id=_NO_RUN, started_at=utc_now(), parameters={})
+            ready = self._bound(compiled.code) if isinstance(compiled.code, Statement) else compiled.code
+        if isinstance(ready, Source):
+            with suppress(NothingNew):
+                self._run(compiled, ready)
+        else:
+            self._query(ready)
+
+    def _run(self, compiled: Compiled, source: Source) -> None:
+        """Run Python once: what it gives is told when there is enough of it, and counted to the end."""
+        with self._phase("query"), rows_of_code(self._workplace, self._reading, compiled, source) as rows:
+            with errors_of(rows):
+                reader = rows.connection.execute(rows.sql).to_arrow_reader(_BATCH_ROWS)
+                columns = [
+                    PreviewColumn(name=name, type=str(kind)) for name, kind, *_ in rows.connection.description or []
+                ]
+                first: list[dict[str, object]] = []
+                count = 0
+                for batch in reader:
+                    if len(first) < self._order.limit:
+                        first += batch.slice(0, self._order.limit - len(first)).to_pylist()
+                    count += batch.num_rows
+            shown = [{name: json_safe(value) for name, value in row.items()} for row in first]
+            self._parent.say(Previewed(columns=columns, rows=shown, warnings=[]))
+            self._parent.say(Previewed(total_row_count=count))
+
+    def _query(self, bound: Bound) -> None:
         with self._phase("plan"):
             self._parent.say(Previewed(explain_output=self._plan(bound)))
         with self._phase("query"):
@@ -48,12 +78,10 @@ class PreviewWork:
         with self._phase("count"):
             self._parent.say(Previewed(total_row_count=self._count(bound)))
 
-    def _compile(self) -> Compiled:
-        order = self._order
-        compiled = self._reading.compile(order.files, run_id=_NO_RUN, started_at=utc_now(), parameters={})
-        self._reading.claim_files(compiled.statement)
-        self._reading.locate(set(compiled.statement.tables_named))
-        return compiled
+    def _bound(self, statement: Statement) -> Bound:
+        self._reading.claim_files(statement)
+        self._reading.locate({self._reading.pipeline, *statement.tables_named})
+        return self._reading.bind(statement)
 
     def _plan(self, bound: Bound) -> str:
         prefix = "explain "
@@ -106,6 +134,6 @@ def judge_main(workplace: Workplace, order: TestOrder) -> Tested:
     statements = [one.statement for one in tests if one.statement is not None]
     for statement in statements:
         reading.claim_files(statement)
-    reading.locate({table for statement in statements for table in statement.tables_named})
+    reading.locate({reading.pipeline, *(table for statement in statements for table in statement.tables_named)})
     ready = [reading.ready(one) for one in tests]
     return Tested(results=run_tests(workplace.connection, ready, threads=workplace.threads))

@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from anyio.from_thread import start_blocking_portal
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
 from services.runner import plugins
+from services.runner.asked_tables import AskedTables
 from services.runner.domain import FailureKind
-from services.runner.engine.session import open_connection
+from services.runner.engines import Engines
 from services.runner.frames import (
     Failed,
     Looked,
@@ -34,16 +36,19 @@ from services.runner.validate import validate
 from services.runner.work import Work
 from services.runner.workplace import Parent, Workplace
 from shared.errors import Conflict, Declined, Unavailable
-from shared.lakehouse.catalogs import catalogs
+from shared.lakehouse.branch_catalog import BranchCatalog
 from shared.lakehouse.port import BranchClosed
 from shared.settings import Settings
 
 
 def main() -> None:
     """Set up what is warm, then take orders until the runner is gone."""
-    receive = sys.stdin.buffer
+    # Neither what is said to us nor what we say is where the code of an author would read and print.
+    receive = os.fdopen(os.dup(0), "rb")
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
     send = os.fdopen(os.dup(1), "wb")
-    # What anything prints goes to the runner's own log, not between the messages.
+    # What anything prints goes to the runner's own log.
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
     parent = Parent(receive, send)
@@ -68,11 +73,17 @@ def main() -> None:
 @contextmanager
 def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
     settings = _settings(set_up.settings)
-    connection = open_connection(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
+    engines = Engines(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
     plugins.load()
-    parent.interrupt = connection.interrupt
-    with catalogs(settings, "runner") as catalog_of:
-        yield Workplace(parent, connection, catalog_of, settings.s3_bucket, set_up.threads, set_up.memory_limit_bytes)
+    parent.interrupt = engines.connection.interrupt
+    parent.use_key = engines.use
+    asked = AskedTables(parent)
+    with start_blocking_portal("asyncio") as portal:
+
+        def catalog_of(branch: str) -> BranchCatalog:
+            return BranchCatalog(branch, asked, portal, engines.files, engines.bucket)
+
+        yield Workplace(parent, engines, catalog_of, set_up.threads, set_up.memory_limit_bytes)
 
 
 def _settings(variables: dict[str, str]) -> Settings:

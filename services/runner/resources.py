@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from services.runner.code import Code
+from services.runner.keys import RunKeys
 from services.runner.pool import Pool
 from shared.bus import Bus
 from shared.lakehouse.port import Lakehouse
@@ -19,4 +20,5 @@ class Resources:
     objects: ObjectStore
     code: Code
     pool: Pool
+    keys: RunKeys
     settings: Settings

@@ -21,6 +21,7 @@ from services.runner.code import Code
 from services.runner.domain import Work
 from services.runner.frames import Validated, ValidationOrder
 from services.runner.held import HeldRun
+from services.runner.keys import run_keys
 from services.runner.looks import Looks
 from services.runner.pool import ProcessLost, pool
 from services.runner.problems import AuthorError
@@ -180,8 +181,9 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
         lakehouse(settings, "runner") as tables,
         object_store(settings, "runner") as objects,
         pool(settings) as processes,
+        run_keys(settings) as keys,
     ):
-        resources = Resources(bus, tables, objects, Code(objects), processes, settings)
+        resources = Resources(bus, tables, objects, Code(objects), processes, keys, settings)
         runner = Runner(resources, asyncio.Semaphore(settings.runner_workers), Looks(resources))
         taker = wire(bus, runner)
         bus.check("lakehouse", tables.head)

@@ -2,6 +2,8 @@
 
 from typing import Literal, TypeAlias
 
+import duckdb
+
 from contracts.names import Qualified
 from contracts.reports import Input, QualityResult, TableChanges
 from contracts.runs import Phase
@@ -10,13 +12,16 @@ from services.runner.clock import Clock
 from services.runner.compile import Compiled
 from services.runner.config import Config
 from services.runner.engine.batch import Written
-from services.runner.engine.binding import Bound
+from services.runner.engine.binding import Query
 from services.runner.engine.changes import changes
 from services.runner.engine.quality import run_tests
+from services.runner.engine.statement import Statement
 from services.runner.engine.write import write
 from services.runner.frames import Comparing, PhaseDone, Worked, WorkOrder
 from services.runner.memory import forget_peak, peak_bytes
 from services.runner.plugins import HookRun, WrittenRows
+from services.runner.python.reading import NothingNew, rows_of_code
+from services.runner.python.source import Source
 from services.runner.reading import Reading
 from services.runner.target import Target
 from services.runner.workplace import Workplace
@@ -50,21 +55,41 @@ class Work:
         )
         for statement in compiled.statements:
             reading.claim_files(statement)
-        if reading.has_no_new_files:
+        try:
+            if isinstance(compiled.code, Source):
+                written, on_main = self._run(compiled, compiled.code, compiling)
+            else:
+                written, on_main = self._query(compiled, compiled.code, compiling)
+        except NothingNew:
             self._parent.log("there are no new files: nothing is written")
             return self._worked(None, [], [])
+        results = self._test(compiled)
+        return self._worked(written, results, self._compare(compiled, on_main) if order.dry_run else [])
+
+    def _query(self, compiled: Compiled, statement: Statement, compiling: Clock) -> tuple[Written, str | None]:
+        """Write the rows of a query; says as well where the table was before."""
+        reading = self._reading
+        if reading.has_no_new_files:
+            raise NothingNew
         tables = {table for statement in compiled.statements for table in statement.tables_named}
         compiling.pause()
         reading.locate({self._pipeline, *tables})
         compiling.resume()
-        bound = reading.bind(compiled.statement)
-        reading.note_tables(compiled.statement)
-        self._say_phase("compile", compiling, tables=len(compiled.statement.tables_named), files=reading.files_read)
+        bound = reading.bind(statement)
+        reading.note_tables(statement.tables_named)
+        self._say_phase("compile", compiling, tables=len(statement.tables_named), files=reading.files_read)
         hooks.call("before_write", self._hook_run(compiled.config), bound.sql)
-        on_main = reading.location_of(self._pipeline)
-        written = self._write(compiled, bound)
-        results = self._test(compiled)
-        return self._worked(written, results, self._compare(compiled, on_main) if order.dry_run else [])
+        before = reading.location_of(self._pipeline)
+        return self._write(self._workplace.connection, compiled, bound, Clock()), before
+
+    def _run(self, compiled: Compiled, source: Source, compiling: Clock) -> tuple[Written, str | None]:
+        """Run Python and write what it gives; says as well where the table was before."""
+        self._say_phase("compile", compiling)
+        writing = Clock()
+        with rows_of_code(self._workplace, self._reading, compiled, source) as rows:
+            hooks.call("before_write", self._hook_run(compiled.config), source.text)
+            before = self._reading.location_of(self._pipeline)
+            return self._write(rows.connection, compiled, rows, writing), before
 
     def _hook_run(self, config: Config) -> HookRun:
         order = self._order
@@ -79,12 +104,13 @@ class Work:
             log=self._parent.log,
         )
 
-    def _write(self, compiled: Compiled, bound: Bound) -> Written:
-        writing = Clock()
+    def _write(
+        self, connection: duckdb.DuckDBPyConnection, compiled: Compiled, query: Query, writing: Clock
+    ) -> Written:
         catalog = self._workplace.catalog_of(self._order.branch)
         location = self._reading.location_of(self._pipeline)
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id, location)
-        written = write(self._connection, bound, target, compiled.config, self._order.started_at)
+        written = write(connection, query, target, compiled.config, self._order.started_at)
         self._reading.locations[self._pipeline] = written.location
         rows = WrittenRows(written.rows, written.files, written.bytes, written.location)
         hooks.call("after_write", self._hook_run(compiled.config), rows)

@@ -16,24 +16,29 @@ from services.runner.ending import look, open_branches
 from services.runner.frames import (
     AskFiles,
     AskLocations,
+    AskMove,
     AskSimilar,
     Comparing,
     Configured,
     Failed,
     Locations,
     Logged,
+    Moved,
     PhaseDone,
     Worked,
     WorkOrder,
     ZoneFiles,
 )
 from services.runner.journal import Journal
+from services.runner.keys import namespaces_named
 from services.runner.known import similar
+from services.runner.lending import Lending
 from services.runner.pool import Process
+from services.runner.python.source import PYTHON_FILE
 from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, end_all, watched
-from shared.errors import AlreadyExists, NotFound, Unavailable
-from shared.lakehouse.port import BranchClosed, Merged
+from shared.errors import AlreadyExists, Conflict, NotFound, Unavailable
+from shared.lakehouse.port import BranchClosed, Merged, MetadataFile
 
 T = TypeVar("T")
 RunnerPhase: TypeAlias = Literal["branch", "merge"]
@@ -94,7 +99,7 @@ class Working:
             self.inputs = said.inputs
             if isinstance(said, Worked):
                 return said
-            if said.kind is FailureKind.SQL and self._has_files:
+            if said.kind in (FailureKind.SQL, FailureKind.PYTHON) and self._has_files:
                 # A file that was replaced or removed under the query can fail it in any way.
                 await self._check_files()
             raise self._broken(said)
@@ -120,18 +125,51 @@ class Working:
 
     async def _converse(self, process: Process, branching: asyncio.Task[None]) -> Worked | Failed:
         """Give the process its order, answer what it asks, and hear what came of it."""
-        await process.send(await self._order())
+        order = await self._order()
+        lending = Lending(
+            self.resources.keys,
+            process,
+            name=self._branch,
+            zones_of={self._pipeline.namespace, *namespaces_named(order.files, self.resources.settings.s3_bucket)},
+            writes=self._pipeline,
+        )
+        try:
+            return await self._answer(process, order, lending, branching)
+        finally:
+            await lending.end()
+
+    async def _answer(
+        self, process: Process, order: WorkOrder, lending: Lending, branching: asyncio.Task[None]
+    ) -> Worked | Failed:
+        if not self.resources.keys.are_made:
+            self.journal.log(
+                "the process of this run uses the object store with the runner's own key: s3_run_role is not set",
+                level="warning",
+            )
+        # What an author's Python leaves behind in its process is not for the next run.
+        process.is_spent = PYTHON_FILE in order.files
+        await process.send(order)
         while True:
             match await process.receive():
                 case Logged(line=line):
                     self.journal.add(line)
+                    # One that says much must not keep the others waiting.
+                    await asyncio.sleep(0)
                 case Configured() as configured:
                     self._heed(configured)
+                    lending.expect(configured.timeout_seconds)
                 case AskFiles() as question:
-                    await process.send(await self._claim_files(question))
+                    files = await self._claim_files(question)
+                    await lending.give(question.namespace if files.is_there else None)
+                    await process.send(files)
                 case AskLocations(tables=tables):
                     await self._branched(branching)
-                    await process.send(await self._locate(tables))
+                    locations = await self._locate(tables)
+                    await lending.give()
+                    await process.send(locations)
+                case AskMove() as question:
+                    await self._branched(branching)
+                    await process.send(await self._move(question))
                 case AskSimilar() as question:
                     await process.send(await similar(self.resources, question, self._branch))
                 case PhaseDone(phase=phase):
@@ -210,6 +248,22 @@ class Working:
         names = [Qualified.parse(table) for table in tables]
         found = await asyncio.gather(*(self.resources.lakehouse.location(name, self._branch) for name in names))
         return Locations(locations=dict(zip(tables, found, strict=True)))
+
+    async def _move(self, question: AskMove) -> Moved:
+        """Move the run's own table on its own branch, whatever the process may have been made to ask."""
+        table, new = self._pipeline, None
+        if question.new is not None:
+            folder = f"s3://{self.resources.settings.s3_bucket}/{'/'.join(table)}/"
+            if not question.new.location.startswith(folder):
+                raise Broken(FailureKind.INTERNAL, f"{question.new.location} is no place for the metadata of {table}")
+            new = MetadataFile(**question.new.model_dump())
+        try:
+            await self.resources.lakehouse.commit(self._branch, table, question.expected, new)
+        except BranchClosed as error:
+            return Moved(refused="closed", message=error.message)
+        except Conflict as error:
+            return Moved(refused="conflict", message=error.message)
+        return Moved(refused=None)
 
     async def _claim_files(self, question: AskFiles) -> ZoneFiles:
         """All pages of the files that the run reads of a zone; asks again while an earlier run is unsettled."""

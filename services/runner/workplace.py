@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Literal, TypeVar
 
 import duckdb
 
 from contracts.messages import Message, utc_now
 from contracts.runs import LogLine
-from services.runner.frames import Interrupt, Logged, ToProcess, frame, read_in_process
+from services.runner.engines import Engines
+from services.runner.frames import Interrupt, Logged, ToProcess, UseKey, frame, read_in_process
 from shared.lakehouse.branch_catalog import BranchCatalog
 
 A = TypeVar("A", bound=Message)
@@ -23,9 +24,12 @@ class Parent:
     def __init__(self, receive: BinaryIO, send: BinaryIO) -> None:
         self._send = send
         self._sending = Lock()
+        self._asking = Lock()
         self._received: SimpleQueue[ToProcess] = SimpleQueue()
         self.interrupt: Callable[[], object] = lambda: None
         """Stops what goes on; called by the thread that listens, whatever the others do."""
+        self.use_key: Callable[[UseKey], object] = lambda key: None
+        """Goes on with another key of the object store; called likewise."""
         Thread(target=self._receive_for_ever, args=(receive,), daemon=True, name="parent").start()
 
     def say(self, message: Message) -> None:
@@ -40,14 +44,15 @@ class Parent:
 
     def ask(self, question: Message, answer: type[A]) -> A:
         """Send a message and wait for the one that answers it."""
-        self.say(question)
-        heard = self.hear()
+        with self._asking:
+            self.say(question)
+            heard = self.hear()
         assert isinstance(heard, answer), f"{type(question).__name__} was answered by {type(heard).__name__}"
         return heard
 
-    def log(self, message: str) -> None:
+    def log(self, message: str, level: Literal["info", "warning", "error"] = "info") -> None:
         """Write a line into the run's log."""
-        self.say(Logged(line=LogLine(timestamp=utc_now(), message=message)))
+        self.say(Logged(line=LogLine(timestamp=utc_now(), level=level, message=message)))
 
     def _receive_for_ever(self, receive: BinaryIO) -> None:
         while True:
@@ -56,10 +61,13 @@ class Parent:
             except EOFError:
                 # Whoever reads what we do is gone: nothing of it may go on, no query and no commit.
                 os._exit(0)
-            if isinstance(heard, Interrupt):
-                self.interrupt()
-            else:
-                self._received.put(heard)
+            match heard:
+                case Interrupt():
+                    self.interrupt()
+                case UseKey():
+                    self.use_key(heard)
+                case _:
+                    self._received.put(heard)
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,17 @@ class Workplace:
     """What a process keeps warm from attempt to attempt."""
 
     parent: Parent
-    connection: duckdb.DuckDBPyConnection
+    engines: Engines
     catalog_of: Callable[[str], BranchCatalog]
-    bucket: str
     threads: int
     memory_limit_bytes: int
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB for queries."""
+        return self.engines.connection
+
+    @property
+    def bucket(self) -> str:
+        """The platform's bucket."""
+        return self.engines.bucket

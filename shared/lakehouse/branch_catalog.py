@@ -1,6 +1,6 @@
 """A branch of any lakehouse as a PyIceberg catalog."""
 
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import pyarrow as pa
 from anyio.from_thread import BlockingPortal
@@ -27,10 +27,29 @@ from pyiceberg.view import View
 from contracts.names import Qualified
 from shared.errors import Conflict, Unavailable
 from shared.lakehouse.files import TableFiles, new_folder
-from shared.lakehouse.port import BranchClosed, Lakehouse, MetadataFile
+from shared.lakehouse.port import MAIN, BranchClosed, MetadataFile
 
 SNAPSHOTS_KEPT = 20
 """Iceberg snapshots in a table's metadata; its history is the log of merges, so older ones are only ballast."""
+
+
+class Pointers(Protocol):
+    """Who knows where tables are on branches, and moves them there: a lakehouse, or whoever asks one."""
+
+    async def location(self, table: Qualified, at: str = MAIN) -> str | None:
+        """Say where a table's metadata is at a reference; None where there is no such table."""
+
+    async def commit(self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | None) -> None:
+        """Move a table on a branch from one metadata file to the next."""
+
+    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
+        """Say which tables there are at a reference, and where the metadata of each is."""
+
+    async def namespaces(self) -> set[str]:
+        """List the namespaces of tables."""
+
+    async def ensure_namespace(self, namespace: str, layer: str) -> None:
+        """Make sure that tables can be created in `namespace.layer`."""
 
 
 class BranchCatalog(MetastoreCatalog):
@@ -41,7 +60,7 @@ class BranchCatalog(MetastoreCatalog):
     """
 
     def __init__(
-        self, branch: str, lakehouse: Lakehouse, portal: BlockingPortal, files: TableFiles, bucket: str
+        self, branch: str, lakehouse: Pointers, portal: BlockingPortal, files: TableFiles, bucket: str
     ) -> None:
         super().__init__(branch)
         self.files = files

@@ -36,6 +36,7 @@ def s3_properties(settings: Settings, role: str) -> dict[str, str]:
         "s3.region": settings.s3_region,
         "s3.access-key-id": key.access_key_id,
         "s3.secret-access-key": key.secret_access_key.get_secret_value(),
+        **({"s3.session-token": key.session_token.get_secret_value()} if key.session_token is not None else {}),
     }
 
 
@@ -78,22 +79,14 @@ class TableFiles(FileIO):
 
     def __init__(self, properties: dict[str, str]) -> None:
         super().__init__(properties)
-        self._s3 = S3FileSystem(
-            endpoint_override=properties["s3.endpoint"],
-            region=properties["s3.region"],
-            access_key=properties["s3.access-key-id"],
-            secret_key=properties["s3.secret-access-key"],
-            session_token=properties.get("s3.session-token"),
-            force_virtual_addressing=properties.get("s3.force-virtual-addressing") == "True",
-            tls_ca_file_path=properties.get("s3.tls-ca-file"),
-            allow_delayed_open=True,
-            # What is written here is small and comes whole: a thread for it costs more than it saves.
-            background_writes=False,
-            connect_timeout=5,
-            request_timeout=60,
-        )
+        self._s3 = _file_system(properties)
         self._kept = _Kept(largest=8 * _MEBIBYTE, total=64 * _MEBIBYTE)
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="table files")
+
+    def use(self, properties: dict[str, str]) -> None:
+        """Go on with another key: with these properties; what is known of files stays."""
+        self.properties = properties
+        self._s3 = _file_system(properties)
 
     def new_input(self, location: str) -> "TableFile":
         """Name a file to read."""
@@ -115,8 +108,9 @@ class TableFiles(FileIO):
 
     def read_all(self, locations: Iterable[str]) -> None:
         """Have these metadata files in memory, as far as there is room, all read at the same time."""
-        for _ in self._threads.map(lambda place: self.new_input(place).open().close(), locations):
-            pass
+        missing = [location for location in locations if self._kept.get(location) is None]
+        if len(missing) > 1:
+            list(self._threads.map(lambda place: self.new_input(place).open().close(), missing))
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Remove a file."""
@@ -124,6 +118,23 @@ class TableFiles(FileIO):
         self._kept.drop(name)
         with storage_errors(name):
             self._s3.delete_file(_path(name))
+
+
+def _file_system(properties: dict[str, str]) -> S3FileSystem:
+    return S3FileSystem(
+        endpoint_override=properties["s3.endpoint"],
+        region=properties["s3.region"],
+        access_key=properties["s3.access-key-id"],
+        secret_key=properties["s3.secret-access-key"],
+        session_token=properties.get("s3.session-token"),
+        force_virtual_addressing=properties.get("s3.force-virtual-addressing") == "True",
+        tls_ca_file_path=properties.get("s3.tls-ca-file"),
+        allow_delayed_open=True,
+        # What is written here is small and comes whole: a thread for it costs more than it saves.
+        background_writes=False,
+        connect_timeout=5,
+        request_timeout=60,
+    )
 
 
 class TableFile(InputFile, OutputFile):

@@ -110,7 +110,7 @@ async def test_a_platform_is_started_used_stopped_and_found_again(kind: str, tmp
         await ready(terminal, up, log)
 
         assert terminal.json("query", "select count(*) as orders from bronze.orders")["rows"] == [{"orders": 3}]
-        assert terminal.json("runs", "--status", "success")["total"] == 1
+        assert terminal.json("runs", "--status", "success")["total"] == 2
 
         up.send_signal(signal.SIGINT)
         assert up.wait(timeout=30) == 0

@@ -16,15 +16,18 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 from nats.aio.client import Client
 
-from contracts.messages import events, queries
+from contracts.messages import events, queries, utc_now
+from contracts.names import Qualified
 from contracts.namespaces import ListNamespaces, Namespaces
 from contracts.runs import RunQueued
 from infra.documents.events import declared
 from infra.services import SERVICES
 from infra.stacks.stack import Stack
+from services.runner.keys import run_keys
 from shared.bus import connect, durable_name, inbox_prefix
+from shared.errors import Forbidden
 from shared.object_store import object_store
-from shared.settings import Settings
+from shared.settings import S3Key, Settings
 from shared.streams import STREAMS, stream_of
 from shared.tls import nats_tls
 from tests.waiting import eventually
@@ -76,10 +79,16 @@ MAY: Final[dict[str, dict[str, set[str]]]] = {
 
 @asynccontextmanager
 async def s3(settings: Settings, role: str) -> AsyncIterator[Any]:
-    key = settings.s3_key(role)
+    async with s3_with(settings, settings.s3_key(role)) as client:
+        yield client
+
+
+@asynccontextmanager
+async def s3_with(settings: Settings, key: S3Key) -> AsyncIterator[Any]:
     session = aioboto3.Session(
         aws_access_key_id=key.access_key_id,
         aws_secret_access_key=key.secret_access_key.get_secret_value(),
+        aws_session_token=key.session_token.get_secret_value() if key.session_token else None,
         region_name=settings.s3_region,
     )
     config = AioConfig(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, signature_version="s3v4")
@@ -134,6 +143,88 @@ async def test_a_key_reaches_what_it_works_with_and_nothing_else(stack: Stack, r
         allowed = await attempts(client, bucket, key, version, doomed)
 
     assert {name for name, is_possible in allowed.items() if is_possible} == MAY[role].get(place, set())
+
+
+OF_A_RUN: Final[dict[str, set[str]]] = {
+    "{ns}/silver/orders/1/data/file.parquet": READ | LIST | {"put", "put in parts"},
+    "{ns}/silver/orders/1/metadata/1.json": READ | LIST | {"put", "put in parts"},
+    "{ns}/silver/orders2/1/data/file.parquet": READ | LIST,
+    "{ns}/gold/orders/1/data/file.parquet": READ | LIST,
+    "{other}/silver/orders/1/data/file.parquet": READ | LIST,
+    "{ns}/landing/zone/file.csv": READ | LIST,
+    "{other}/landing/zone/file.csv": set(),
+    "{ns}/pipelines/silver/orders/pipeline.sql": set(),
+    "{other}/pipelines/silver/orders/pipeline.sql": set(),
+    f"{{ns}}/runs/{RUN}/1.json": set(),
+    f"{{ns}}/logs/{RUN}/1.jsonl": set(),
+    "{ns}/secrets/file": set(),
+}
+"""What the key of a run that writes `{ns}.silver.orders` may do."""
+
+
+async def key_of_a_run(settings: Settings, namespace: str) -> S3Key:
+    async with run_keys(settings) as keys:
+        made = await keys.writing(
+            Qualified(namespace, "silver", "orders"), {namespace}, name="run-1", within=timedelta(hours=1)
+        )
+    assert made is not None
+    assert timedelta(hours=1) < made.expires_at - utc_now() < timedelta(hours=2)
+    return made.key
+
+
+@pytest.mark.parametrize("place", OF_A_RUN)
+async def test_the_key_of_a_run_reads_the_warehouse_and_writes_its_table(stack: Stack, place: str) -> None:
+    bucket, namespace = stack.settings.s3_bucket, f"n{uuid4().hex[:8]}"
+    key = place.format(ns=namespace, other=f"{namespace}-other")
+    async with (
+        s3(stack.settings, "infra") as infra,
+        s3_with(stack.settings, await key_of_a_run(stack.settings, namespace)) as client,
+    ):
+        doomed, version = [
+            (await infra.put_object(Bucket=bucket, Key=key, Body=body))["VersionId"] for body in (b"first", b"second")
+        ]
+
+        allowed = await attempts(client, bucket, key, version, doomed)
+
+    assert {name for name, is_possible in allowed.items() if is_possible} == OF_A_RUN[place]
+
+
+async def test_whoever_looks_at_code_writes_nothing(stack: Stack) -> None:
+    bucket, namespace = stack.settings.s3_bucket, f"n{uuid4().hex[:8]}"
+    key = f"{namespace}/silver/orders/1/data/file.parquet"
+    async with run_keys(stack.settings) as keys:
+        made = await keys.reading({namespace}, name="look", within=timedelta(minutes=1))
+    assert made is not None
+
+    async with s3(stack.settings, "infra") as infra, s3_with(stack.settings, made.key) as client:
+        doomed, version = [
+            (await infra.put_object(Bucket=bucket, Key=key, Body=body))["VersionId"] for body in (b"first", b"second")
+        ]
+        allowed = await attempts(client, bucket, key, version, doomed)
+
+    assert {name for name, is_possible in allowed.items() if is_possible} == READ | LIST
+
+
+@pytest.mark.parametrize("whose", ["run", *(role for role in MAY if role not in ("infra", "runner"))])
+async def test_nobody_but_the_runner_makes_keys_of_runs(stack: Stack, whose: str) -> None:
+    settings = stack.settings
+    namespace = f"n{uuid4().hex[:8]}"
+    key = await key_of_a_run(settings, namespace) if whose == "run" else settings.s3_key(whose)
+    stolen = settings.model_copy(update={"s3_keys": {"runner": key}})
+
+    async with run_keys(stolen) as keys:
+        try:
+            made = await keys.writing(
+                Qualified("other", "silver", "orders"), {"other"}, name="run-2", within=timedelta(hours=1)
+            )
+        except Forbidden:
+            return
+
+    # MinIO gives such a key to whoever has one, with no more rights than they have themselves.
+    assert made is not None
+    async with s3_with(settings, made.key) as client:
+        put = client.put_object(Bucket=settings.s3_bucket, Key="other/silver/orders/1/data/file.parquet", Body=b"")
+        assert not await is_allowed(put)
 
 
 @pytest.mark.parametrize("role", [role for role in MAY if role != "infra"])

@@ -117,8 +117,8 @@ async def test_what_is_wrong_with_code_is_told_by_its_place(around: Surroundings
     zone = await around.preview(pipeline, code="select * from {{ landing_zone('nowhere') }}")
 
     assert [seen.error_kind for seen in (jinja, sql, zone)] == [ErrorKind.COMPILE, ErrorKind.SQL, ErrorKind.COMPILE]
-    assert jinja.error == "pipeline.sql:2: 'nothing' is undefined"
-    assert (sql.error or "").startswith('pipeline.sql:2:3: Binder error: Referenced column "missing" not found')
+    assert jinja.error == "pipeline.sql:2:4: 'nothing' is undefined"
+    assert (sql.error or "").startswith('pipeline.sql:2:3: Referenced column "missing" not found')
     assert zone.error == "pipeline.sql:1:15: there is no landing zone 'default/nowhere'"
     assert sql.rows == []
     with pytest.raises(NotFound):
@@ -171,7 +171,7 @@ async def test_a_table_that_is_not_there_is_told_by_each_test(around: Surroundin
     [result] = (await around.judge_main(pipeline)).results
 
     assert result.status == "error"
-    assert "there is no table" in (result.message or "")
+    assert "is not there before its first run" in (result.message or "")
 
 
 async def test_a_preview_that_takes_too_long_ends_and_what_is_known_by_then_is_told(

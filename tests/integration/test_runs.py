@@ -20,7 +20,7 @@ from contracts.pipelines import (
     Validation,
 )
 from contracts.quality import ListQualityResults
-from contracts.reports import AttemptReport, QualityResult, TableChanges
+from contracts.reports import AttemptReport, ColumnChange, QualityResult, TableChanges
 from contracts.runs import (
     AddressRunLogs,
     Attempt,
@@ -302,18 +302,25 @@ async def test_how_a_test_judged_the_runs_of_its_pipeline_is_kept(world: World) 
         await world.bus.ask(ListQualityResults(pipeline=pipeline, name="nothing"))
 
 
-async def test_a_run_whose_tests_found_much_is_still_shown(world: World) -> None:
+async def test_a_run_of_which_there_is_much_to_tell_is_still_shown(world: World) -> None:
     pipeline = await world.pipeline()
     run_id = await world.request(pipeline)
     await world.queued(run_id)
     await world.claim(run_id)
     rows = [{"text": "x" * 1000} for _ in range(20)]
     results = [QualityResult(name=f"t{number}", status="failed", value=20, sample_rows=rows) for number in range(30)]
-    await _report(world, run_id, pipeline, quality=results)
+    columns = [
+        ColumnChange(column=f"a_rather_long_name_{number}", change="added", after="INTEGER") for number in range(5000)
+    ]
+    changes = TableChanges(
+        table=pipeline, is_new=True, rows_added=3, rows_removed=2, rows_changed=1, schema_changes=columns
+    )
+    await _report(world, run_id, pipeline, quality=results, changes=[changes])
     await world.ended(run_id)
 
     run = await world.show(run_id)
 
+    assert len(run.changes[0]["schema_changes"]) == 200
     assert len(run.quality) == 30
     assert {(one.value, len(one.sample_rows)) for one in run.quality} == {(20, 0)}
 

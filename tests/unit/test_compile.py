@@ -12,7 +12,7 @@ from contracts.landing import ClaimedFile, ZoneForm
 from contracts.names import Qualified
 from contracts.reports import Severity
 from services.runner.compile import Compiled, compile_pipeline
-from services.runner.config import PYTHON_SIGN, Config, Strategy, plugin_of, read_config, read_test_header
+from services.runner.config import Config, Strategy, plugin_of, read_config, read_test_header
 from services.runner.engine.binding import ZoneContent, bind, escaped
 from services.runner.engine.statement import Statement, parse
 from services.runner.problems import AuthorError
@@ -115,7 +115,7 @@ def test_a_wrong_setting_is_told_by_file_and_line(files: Mapping[str, str], told
 
 
 def test_annotations_are_comments_of_the_files_own_language() -> None:
-    python, _ = read_config({"pipeline.py": "# @tags: a\n-- @tags: b\n"}, "pipeline.py", PYTHON_SIGN)
+    python, _ = read_config({"pipeline.py": "# @tags: a\n-- @tags: b\n"}, "pipeline.py")
     sql, _ = read_config({"pipeline.sql": "# @tags: a\n-- @tags: b\n"}, "pipeline.sql")
 
     assert (python.tags, sql.tags) == (("a",), ())
@@ -371,7 +371,8 @@ def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.D
     pipeline = compiled(connection, files)
 
     assert pipeline.config.merge_strategy == Strategy.APPEND_ONLY
-    assert "1 as id" in pipeline.statement.sql
+    assert isinstance(pipeline.code, Statement)
+    assert "1 as id" in pipeline.code.sql
     assert [(test.name, test.header.severity) for test in pipeline.tests] == [
         ("a", Severity.ERROR),
         ("b", Severity.WARN),

@@ -1,6 +1,7 @@
 """What catalog says about a run, made from its rows."""
 
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -22,6 +23,9 @@ from contracts.tables import TableChanged
 from services.catalog.pages import MAX_PAGE_BYTES
 from services.catalog.runs import domain
 from services.catalog.runs.store import protocol
+
+_LISTED_COLUMNS: Final = 200
+"""Of those that a dry run would change, where the run is too long for a message."""
 
 
 def rejected(run_id: UUID, request: RunRequested, why: domain.Rejection) -> RunRejected:
@@ -145,6 +149,11 @@ def shown(row: asyncpg.Record, results: list[asyncpg.Record]) -> Run:
     )
     if len(run.model_dump_json().encode()) <= MAX_PAGE_BYTES:
         return run
-    # The report in S3 has all of it.
-    short = [result.model_copy(update={"sample_rows": [], "compiled_sql": None}) for result in run.quality]
-    return run.model_copy(update={"quality": short})
+    return _in_short(run)
+
+
+def _in_short(run: Run) -> Run:
+    """The run without what may be long: the report in S3 has all of it."""
+    quality = [result.model_copy(update={"sample_rows": [], "compiled_sql": None}) for result in run.quality]
+    changes = [{**change, "schema_changes": change["schema_changes"][:_LISTED_COLUMNS]} for change in run.changes]
+    return run.model_copy(update={"quality": quality, "changes": changes})

@@ -14,7 +14,7 @@ from pyiceberg.table import Table
 
 from services.runner.config import Config, PartitionField
 from services.runner.domain import FailureKind
-from services.runner.engine.binding import Bound
+from services.runner.engine.binding import Query
 from services.runner.engine.parquet import ROWS_OF_GROUP, Copy, rows_of
 from services.runner.engine.partitions import column
 from services.runner.engine.schema import Column, SchemaError, duckdb_type, field_of, new_schema
@@ -54,7 +54,7 @@ class Writing:
     """A run's query, and the table that its rows are to be written to."""
 
     connection: duckdb.DuckDBPyConnection
-    bound: Bound
+    bound: Query
     columns: Sequence[Column]
     """Those of the query."""
     target: Target

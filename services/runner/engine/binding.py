@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import duckdb
 
@@ -42,6 +42,17 @@ class ZoneContent:
     files: Sequence[ClaimedFile]
     expected_schema: str = ""
     last_file: ClaimedFile | None = None
+
+
+class Query(Protocol):
+    """What DuckDB runs for an author, and how what is wrong with it is told to them."""
+
+    @property
+    def sql(self) -> str:
+        """One SELECT."""
+
+    def problem(self, message: str, position: int | None) -> Problem:
+        """A problem with what runs at this byte of `sql`, told by the author's file."""
 
 
 @dataclass(frozen=True)

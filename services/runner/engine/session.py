@@ -9,7 +9,7 @@ from typing import Any, Final
 import duckdb
 
 from services.runner.domain import FailureKind
-from services.runner.engine.binding import Bound
+from services.runner.engine.binding import Query
 from services.runner.engine.messages import named_once, reworded
 from services.runner.problems import Problem, WorkFailed
 from shared import duckdb_engine
@@ -35,6 +35,16 @@ def open_connection(settings: Settings, *, threads: int, spill_directory: str) -
     return connection
 
 
+def open_connection_for_code(
+    settings: Settings, *, threads: int, spill_directory: str, memory_limit_bytes: int
+) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB for an author's Python, which may look at whatever that process may: frames, tables, files."""
+    connection = duckdb_engine.connect(settings, "runner", threads=threads, temp_directory=spill_directory)
+    connection.execute("set global errors_as_json = true")
+    limit_memory(connection, memory_limit_bytes)
+    return connection
+
+
 def limit_memory(connection: duckdb.DuckDBPyConnection, limit_bytes: int) -> None:
     """Keep what DuckDB holds in memory below this, spilling to disk beyond it."""
     connection.execute(f"set global memory_limit = '{limit_bytes // 1000}kB'")
@@ -43,7 +53,7 @@ def limit_memory(connection: duckdb.DuckDBPyConnection, limit_bytes: int) -> Non
 
 
 @contextmanager
-def errors_of(bound: Bound, prefix: str = "") -> Iterator[None]:
+def errors_of(bound: Query, prefix: str = "") -> Iterator[None]:
     """Raise what DuckDB says of a statement as `WorkFailed`, with the place in the author's file.
 
     `prefix` is what stands before the statement in the text that DuckDB got.
@@ -54,15 +64,12 @@ def errors_of(bound: Bound, prefix: str = "") -> Iterator[None]:
         raise failure(error, bound, prefix) from error
 
 
-def failure(error: duckdb.Error, bound: Bound, prefix: str = "") -> WorkFailed:
+def failure(error: duckdb.Error, bound: Query, prefix: str = "") -> WorkFailed:
     """What an error of DuckDB means for the attempt."""
     message, position = told(error)
     kind = kind_of(error, message)
-    if kind is FailureKind.MEMORY:
-        # What follows the first line is advice for whoever sets DuckDB up.
-        return WorkFailed(kind, message.partition("\n")[0])
     if kind is not FailureKind.SQL:
-        return WorkFailed(kind, message)
+        return WorkFailed(kind, _in_short(kind, message))
     in_statement = None if position is None else position - len(prefix.encode())
     if in_statement is None or not 0 <= in_statement <= len(bound.sql.encode()):
         in_statement = named_once(message, bound.sql)
@@ -74,7 +81,12 @@ def failure_of_ours(error: duckdb.Error) -> WorkFailed:
     """What an error of a statement that no author wrote means for the attempt."""
     message, _ = told(error)
     kind = kind_of(error, message)
-    return WorkFailed(FailureKind.INTERNAL if kind is FailureKind.SQL else kind, message)
+    return WorkFailed(FailureKind.INTERNAL if kind is FailureKind.SQL else kind, _in_short(kind, message))
+
+
+def _in_short(kind: FailureKind, message: str) -> str:
+    """The message without the advice for whoever sets DuckDB up, which follows where memory ran out."""
+    return message.partition("\n")[0] if kind is FailureKind.MEMORY else message
 
 
 def told(error: duckdb.Error) -> tuple[str, int | None]:

@@ -7,7 +7,7 @@ import duckdb
 from services.runner.config import Config, plugin_of, unknown_columns
 from services.runner.domain import FailureKind
 from services.runner.engine.batch import Writing, Written
-from services.runner.engine.binding import Bound
+from services.runner.engine.binding import Query
 from services.runner.engine.schema import Column, SchemaError, columns_of
 from services.runner.engine.session import errors_of
 from services.runner.problems import AuthorError, WorkFailed
@@ -15,7 +15,7 @@ from services.runner.target import Target
 
 
 def write(
-    connection: duckdb.DuckDBPyConnection, bound: Bound, target: Target, config: Config, started_at: datetime
+    connection: duckdb.DuckDBPyConnection, bound: Query, target: Target, config: Config, started_at: datetime
 ) -> Written:
     """Run the query and bring its rows into the table as the config says, in one commit.
 
@@ -34,6 +34,6 @@ def write(
     return written
 
 
-def _columns(connection: duckdb.DuckDBPyConnection, bound: Bound) -> list[Column]:
+def _columns(connection: duckdb.DuckDBPyConnection, bound: Query) -> list[Column]:
     with errors_of(bound, "describe (\n"):
         return columns_of(connection, f"(\n{bound.sql}\n)")
