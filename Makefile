@@ -1,5 +1,5 @@
 # The front door. Every target sets up what it needs; all can be run twice.
-.PHONY: demo up test test-distributed test-containers images check bench docs clean lock
+.PHONY: demo demo-containers up test test-distributed test-containers images check bench docs clean lock
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,10 +10,13 @@ ON_SERVERS := tests/chaos tests/e2e tests/integration
 BESIDE := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 help:  ## This list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 demo: $(READY)  ## Files land, pipelines run, tests judge: the whole path on the embedded stack, then it ends
 	$(BIN)/rat demo
+
+demo-containers: images  ## The same through compose, on containers of its own; needs an engine, as Docker
+	infra/images/demo.sh $(BIN)/rat
 
 up: $(READY)  ## Start the platform and leave it running
 	$(BIN)/rat up

@@ -6,6 +6,7 @@ A folder becomes
     <service>/rat_*              the settings of a service, as `RAT_SECRETS` finds them
     <service>/nats-authority.pem whom to trust about who is NATS: `RAT_NATS_CA_FILE` says where it is mounted
     setup/rat_*                  those of `rat setup`, which prepares all servers
+    streams/rat_*                those of `rat setup nats --keep`, which sees to the streams for as long as it runs
     postgres/, <node>/, …       what a server is started with
 
 Where the servers are is what the settings say. The folders may be volumes, each mounted where it is needed only.
@@ -47,6 +48,7 @@ def hand_out(folder: Path, addresses: Settings) -> Settings:
     for service in ROLES:
         _write(_folder(folder, service), {**_settings_of(service, settings), **trusted})
     _write(_folder(folder, "setup"), {**_plain(settings), **trusted})
+    _write(_folder(folder, "streams"), {**_plain(_for_streams(settings)), **trusted})
     _write(_folder(folder, "postgres"), apart.postgres_files(settings))
     for node, configuration in apart.nats_files(settings, credentials.nats_cluster).items():
         shown = {apart.CERTIFICATE: certificate(certificates, node, [node]).read_text()}
@@ -75,6 +77,12 @@ def _settings_of(service: str, settings: Settings) -> dict[str, str]:
     roles = {service, *_MORE_ROLES.get(service, ())}
     own = {name: {role: value for role, value in getattr(settings, name).items() if role in roles} for name in _MAPS}
     return _plain(settings.model_copy(update=own))
+
+
+def _for_streams(settings: Settings) -> Settings:
+    """What makes streams is given: the password of `infra` for NATS."""
+    nothing: dict[str, dict[str, object]] = {name: {} for name in _MAPS}
+    return settings.model_copy(update={**nothing, "nats_passwords": {"infra": settings.nats_passwords["infra"]}})
 
 
 def _plain(settings: Settings) -> dict[str, str]:

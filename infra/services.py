@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Final, get_type_hints
 
 import structlog
 import uvloop
 
+from infra.alive import stay_alive
 from infra.failures import unwrapped
 from shared.background import end
 from shared.bus import Bus, declare
@@ -19,8 +19,6 @@ from shared.errors import Invalid
 from shared.settings import Settings
 
 log = structlog.get_logger()
-
-_ALIVE_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -86,10 +84,7 @@ async def serving(names: Iterable[str], settings: Settings) -> AsyncIterator[Map
 async def run(names: Iterable[str], settings: Settings) -> None:
     """Run these services in this process until the task is cancelled."""
     async with serving(names, settings):
-        while settings.alive_file is not None:
-            await asyncio.to_thread(Path(settings.alive_file).touch)
-            await asyncio.sleep(_ALIVE_SECONDS)
-        await asyncio.Event().wait()
+        await stay_alive(settings)
 
 
 def live(main: Callable[[], Coroutine[Any, Any, None]]) -> None:

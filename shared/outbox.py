@@ -94,7 +94,8 @@ async def _publish_when_told(pool: asyncpg.Pool, bus: Bus) -> None:
         try:
             while not listener.is_closed():
                 told.clear()
-                while await _publish_batch(pool, bus):
+                # What is emitted after a batch was read is told of after that, too.
+                while await _publish_batch(pool, bus) == BATCH:
                     pass
                 await happens(told, within_seconds=IDLE_SECONDS)
         finally:
@@ -113,6 +114,8 @@ async def _publish_batch(pool: asyncpg.Pool, bus: Bus) -> int:
         rows = await connection.fetch(
             "select id, subject, stored, headers, body from outbox order by id limit $1", BATCH
         )
+        if not rows:
+            return 0
         await asyncio.gather(
             *(bus.send(row["subject"], row["body"].encode(), row["headers"], stored=row["stored"]) for row in rows)
         )

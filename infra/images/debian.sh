@@ -31,4 +31,6 @@ find "$root/usr/share/doc" -mindepth 2 ! -name copyright ! -type d -delete
 rm -rf "$root"/usr/share/{man,info,locale,lintian,groff}/* "$root"/var/cache/{apt,debconf}/* \
   "$root"/var/lib/apt/lists/* "$root"/var/log/*
 
-tar --create --numeric-owner --directory "$root" . | docker import --change 'CMD ["bash"]' - "$image"
+# By a file: an import from a pipe may take memory for all of it, and never end.
+tar --create --numeric-owner --file "$folder/root.tar" --directory "$root" .
+docker import --change 'CMD ["bash"]' "$folder/root.tar" "$image"

@@ -6,13 +6,20 @@ from typing import Final
 
 import duckdb
 
-from services.runner.config import CONFIG_FILE, Config, QualityHeader, read_config, read_test_header
+from services.runner.config import (
+    CONFIG_FILE,
+    Config,
+    QualityHeader,
+    read_config,
+    read_test_header,
+)
 from services.runner.engine.statement import Statement, parse
+from services.runner.languages import SQL_FILE
+from services.runner.plugins import pipeline_types
 from services.runner.problems import AuthorError, Problem
-from services.runner.python.source import PYTHON_FILE, Source, parse_source
+from services.runner.python.source import Source
 from services.runner.template import Facts, render
 
-PIPELINE_FILE: Final = "pipeline.sql"
 TESTS_FOLDER: Final = "tests/quality/"
 
 
@@ -62,22 +69,29 @@ def compile_pipeline(
 
 def main_file(files: Mapping[str, str]) -> str:
     """The path of the file that holds the pipeline's code; `AuthorError` if there is none, or more than one."""
-    found = [path for path in (PIPELINE_FILE, PYTHON_FILE) if path in files]
-    match found:
+    known = code_files()
+    match [path for path in known if path in files]:
         case [path]:
             return path
         case []:
-            raise AuthorError(Problem(PIPELINE_FILE, f"the pipeline has no {PIPELINE_FILE}, and no {PYTHON_FILE}"))
+            raise AuthorError(Problem(SQL_FILE, f"the pipeline has no {', and no '.join(known)}"))
+        case [first, *others]:
+            message = f"the pipeline has both {first} and {others[0]}; it is one of them"
+            raise AuthorError(Problem(others[0], message))
         case _:
-            message = f"the pipeline has both {PIPELINE_FILE} and {PYTHON_FILE}; it is one of them"
-            raise AuthorError(Problem(PYTHON_FILE, message))
+            raise AssertionError("a list is empty, has one item, or more")
+
+
+def code_files() -> list[str]:
+    """The files that may hold a pipeline's code, that of SQL first."""
+    files = [kind.file for kind in pipeline_types().usable.values()]
+    return sorted(files, key=lambda file: (file != SQL_FILE, file))
 
 
 def compile_code(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> Statement | Source:
     """Compile the pipeline's own file; `AuthorError` says what is wrong with it."""
-    if path == PYTHON_FILE:
-        return parse_source(text, facts.pipeline.namespace)
-    return parse(connection, render(path, text, facts))
+    kind = next(kind for kind in pipeline_types().usable.values() if kind.file == path)
+    return kind.compile(connection, text, facts)
 
 
 def compile_test(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> CompiledTest:
@@ -103,6 +117,4 @@ def test_name(path: str) -> str:
 
 def is_known(path: str) -> bool:
     """Whether a file of this path means anything to a run."""
-    return path in (PIPELINE_FILE, PYTHON_FILE, CONFIG_FILE) or (
-        path.startswith(TESTS_FOLDER) and path.endswith(".sql")
-    )
+    return path in (*code_files(), CONFIG_FILE) or (path.startswith(TESTS_FOLDER) and path.endswith(".sql"))

@@ -15,10 +15,6 @@ from shared.similar import expected
 
 CONFIG_FILE: Final = "config.yaml"
 
-SQL_SIGN: Final = "--"
-PYTHON_SIGN: Final = "#"
-"""What comments begin with, and so annotations, in a pipeline of either type."""
-
 SMALLEST_MEMORY_LIMIT: Final = 64_000_000
 
 _Reader: TypeAlias = Callable[[str, Any], Any]
@@ -120,22 +116,18 @@ class _Read:
 
 
 def read_config(files: Mapping[str, str], pipeline_file: str) -> tuple[Config, list[Problem]]:
-    """The settings of a pipeline from its files, and everything that is wrong with them.
-
-    Annotations stand in the comments that the file of the pipeline begins with.
-    """
-    sign = PYTHON_SIGN if pipeline_file.endswith(".py") else SQL_SIGN
+    """The settings of a pipeline from its files, and everything that is wrong with them."""
     text = files.get(CONFIG_FILE, "")
     try:
         from_file = _read(CONFIG_FILE, list(_yaml_settings(text)), _CONFIG)
     except AuthorError as error:
         from_file = _Read(problems=list(error.problems))
     pipeline = files.get(pipeline_file, "")
-    annotations = _read(pipeline_file, list(header_annotations(pipeline, sign)), _CONFIG)
+    annotations = _read(pipeline_file, list(header_annotations(pipeline_file, pipeline)), _CONFIG)
     places = {key: Problem(CONFIG_FILE, "", line) for key, line in from_file.lines.items()}
     places |= {key: Problem(pipeline_file, "", line) for key, line in annotations.lines.items()}
     config = replace(Config(), **(from_file.values | annotations.values), places=places)
-    problems = from_file.problems + annotations.problems + _unfinished(pipeline_file, pipeline, sign, _CONFIG)
+    problems = from_file.problems + annotations.problems + _unfinished(pipeline_file, pipeline, _CONFIG)
     return config, problems or [config.problem(key, message) for key, message in _unfit(config)]
 
 
@@ -167,14 +159,14 @@ def plugin_of(strategy: str) -> MergeStrategy:
 
 def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]]:
     """What the header of a quality test says, and what is wrong with it."""
-    read = _read(path, list(header_annotations(text)), _TEST)
-    return replace(QualityHeader(), **read.values), read.problems + _unfinished(path, text, SQL_SIGN, _TEST)
+    read = _read(path, list(header_annotations(path, text)), _TEST)
+    return replace(QualityHeader(), **read.values), read.problems + _unfinished(path, text, _TEST)
 
 
-def misplaced_annotations(path: str, text: str, sign: str = SQL_SIGN) -> list[Problem]:
+def misplaced_annotations(path: str, text: str) -> list[Problem]:
     """Lines that would be annotations, and count for nothing where they stand."""
-    annotation = _annotation(sign)
-    in_header = {setting.line for setting in header_annotations(text, sign)}
+    annotation = _annotation(_sign(path))
+    in_header = {setting.line for setting in header_annotations(path, text)}
     return [
         Problem(path, f"@{found[1]} counts for nothing here: annotations stand above the first line of code", number)
         for number, line in enumerate(text.splitlines(), start=1)
@@ -200,32 +192,39 @@ def unknown_columns(config: Config, given: Sequence[str]) -> list[Problem]:
     ]
 
 
-def header_annotations(text: str, sign: str = SQL_SIGN) -> Iterator[_Setting]:
-    """The lines `-- @key: value`, or `# @key: value`, among the comments that a file begins with."""
-    annotation = _annotation(sign)
-    for number, line in _header(text, sign):
+def header_annotations(path: str, text: str) -> Iterator[_Setting]:
+    """The lines `-- @key: value`, in Python `# @key: value`, among the comments that a file begins with."""
+    annotation = _annotation(_sign(path))
+    for number, line in _header(path, text):
         if found := annotation.match(line):
             yield _Setting(found[1], found[2], number)
 
 
-def _unfinished(path: str, text: str, sign: str, known: Mapping[str, _Reader]) -> list[Problem]:
+def _unfinished(path: str, text: str, known: Mapping[str, _Reader]) -> list[Problem]:
     """Lines of a header that name a setting without a colon, and so set nothing."""
+    sign = _sign(path)
     named = re.compile(rf"\s*{sign}\s*@(\w+)(?!\s*:)\b")
     return [
         Problem(path, f"@{found[1]} sets nothing without a colon: write `{sign} @{found[1]}: value`", number)
-        for number, line in _header(text, sign)
+        for number, line in _header(path, text)
         if (found := named.match(line)) and found[1].lower() in known
     ]
 
 
-def _header(text: str, sign: str) -> Iterator[tuple[int, str]]:
+def _header(path: str, text: str) -> Iterator[tuple[int, str]]:
     """The comments that a file begins with, and their lines."""
+    sign = _sign(path)
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         if not line.lstrip().startswith(sign):
             return
         yield number, line
+
+
+def _sign(path: str) -> str:
+    """What comments begin with in a file."""
+    return "--" if path.endswith(".sql") else "#"
 
 
 def _annotation(sign: str) -> re.Pattern[str]:

@@ -190,14 +190,6 @@ class AskLocations(Message):
     tables: list[PipelineName]
 
 
-class AskSimilar(Message):
-    """Which table of the branch, or which landing zone, has a name like this one, which there is not?"""
-
-    type: Literal["ask_similar"] = "ask_similar"
-    kind: Literal["table", "landing_zone"]
-    name: str
-
-
 class AskMove(Message):
     """Move the run's table on its branch from one metadata file to the next; None stands for no table.
 
@@ -207,6 +199,14 @@ class AskMove(Message):
     type: Literal["ask_move"] = "ask_move"
     expected: str | None
     new: NewMetadata | None
+
+
+class AskSimilar(Message):
+    """Which table of the branch, or which landing zone, has a name like this one, which there is not?"""
+
+    type: Literal["ask_similar"] = "ask_similar"
+    kind: Literal["table", "landing_zone"]
+    name: str
 
 
 class PhaseDone(Message):
@@ -282,8 +282,8 @@ FromProcess = Annotated[
     | Configured
     | AskFiles
     | AskLocations
-    | AskSimilar
     | AskMove
+    | AskSimilar
     | PhaseDone
     | Comparing
     | Worked

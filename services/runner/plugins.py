@@ -1,4 +1,4 @@
-"""What the runner can be taught: merge strategies, names in Jinja, types of pipelines and hooks, found as entry points.
+"""What the runner can be taught: merge strategies, names in Jinja, types of pipelines and hooks, by entry points.
 
 What is built in is registered in `pyproject.toml` the same way as what any other installed package adds. Plugins are
 code of whoever runs the platform, not of its authors: they run in the processes of the runner, with its rights.
@@ -20,14 +20,19 @@ from shared.similar import expected
 
 if TYPE_CHECKING:
     # What plugins get knows them.
+    from duckdb import DuckDBPyConnection
+
     from services.runner.config import Config
     from services.runner.engine.batch import Writing, Written
-    from services.runner.template import Scope
+    from services.runner.engine.statement import Statement
+    from services.runner.python.source import Source
+    from services.runner.template import Facts, Scope
 
 P = TypeVar("P")
 
 STRATEGIES: Final = "rat.strategies"
 JINJA: Final = "rat.jinja"
+PIPELINE_TYPES: Final = "rat.pipeline_types"
 HOOKS: Final = "rat.hooks"
 
 
@@ -56,6 +61,22 @@ class MergeStrategy(Protocol):
 
         `writing.begin()` gives a `Batch`, with the new rows as files or as a table, the live files of the table, and
         `finish`, which commits. `SchemaError` where the columns do not fit.
+        """
+
+
+@runtime_checkable
+class PipelineType(Protocol):
+    """A language that pipelines are written in. Group `rat.pipeline_types`, under its name."""
+
+    file: str
+    """The file that holds a pipeline's code, as `pipeline.sql`. Annotations stand in its first comments, which begin
+    with `--` in files that end in `.sql`, and with `#` in all others."""
+
+    def compile(self, connection: "DuckDBPyConnection", text: str, facts: "Facts") -> "Statement | Source":
+        """Make of the text a query, or Python to run, without running any of it; for a run, and for publishing.
+
+        A language that is translated to SQL gives `parse(connection, render(self.file, sql, facts))`. `AuthorError`
+        says what is wrong, by line.
         """
 
 
@@ -148,6 +169,12 @@ def strategies() -> Plugins[MergeStrategy]:
 
 
 @cache
+def pipeline_types() -> Plugins[PipelineType]:
+    """The languages of pipelines, by name."""
+    return found(PIPELINE_TYPES, checked_type)
+
+
+@cache
 def jinja_names() -> Plugins[JinjaName]:
     """What makes the names of templates, by name."""
     return found(JINJA, checked_name)
@@ -162,6 +189,7 @@ def hooks() -> Plugins[Hooks]:
 def load() -> None:
     """Find and import all plugins now, so that no run has to wait for it."""
     strategies()
+    pipeline_types()
     jinja_names()
     hooks()
 
@@ -207,6 +235,15 @@ def checked_strategy(plugin: Any) -> MergeStrategy:
     if missing:
         raise TypeError(f"a merge strategy has needs, is_incremental and write(); it lacks {', '.join(missing)}")
     assert isinstance(plugin, MergeStrategy), "it has everything that the protocol names"
+    return plugin
+
+
+def checked_type(plugin: Any) -> PipelineType:
+    """The object as a language of pipelines; `TypeError` if it is none."""
+    missing = [name for name in ("file", "compile") if not hasattr(plugin, name)]
+    if missing:
+        raise TypeError(f"a pipeline type has file and compile(); it lacks {', '.join(missing)}")
+    assert isinstance(plugin, PipelineType), "it has everything that the protocol names"
     return plugin
 
 

@@ -32,6 +32,14 @@ class AuthorError(Exception):
         self.problems = problems
 
 
+class Unsure(AuthorError):
+    """What is wrong in a rehearsal may be right in a run, which has these parameters."""
+
+    def __init__(self, parameters: tuple[str, ...], *problems: Problem) -> None:
+        super().__init__(*problems)
+        self.parameters = parameters
+
+
 class WorkFailed(Exception):
     """The work on an attempt cannot go on."""
 

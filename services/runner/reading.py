@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 from uuid import UUID
 
@@ -9,20 +10,21 @@ from contracts.landing import ZoneForm
 from contracts.names import Qualified
 from contracts.reports import Input
 from services.runner.compile import (
-    PIPELINE_FILE,
     Compiled,
     CompiledTest,
+    code_files,
     compile_pipeline,
     compile_test,
     test_files,
 )
 from services.runner.config import Config, plugin_of, read_config
 from services.runner.engine.binding import Bound, ZoneContent, bind
+from services.runner.engine.present import has_snapshot, watermark
 from services.runner.engine.quality import QualityTest
 from services.runner.engine.session import limit_memory
 from services.runner.engine.statement import Statement
-from services.runner.engine.watermark import watermark
 from services.runner.frames import AskFiles, AskLocations, AskSimilar, Configured, Locations, Similar, ZoneFiles
+from services.runner.languages import SQL_FILE
 from services.runner.problems import AuthorError
 from services.runner.template import Facts, Sql, ZoneCall
 from services.runner.workplace import Workplace
@@ -64,7 +66,7 @@ class Reading:
 
     def compile_tests(self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime) -> list[CompiledTest]:
         """Compile the tests among the files, whatever the pipeline itself is like."""
-        main = PIPELINE_FILE if PIPELINE_FILE in files else "pipeline.py"
+        main = next((path for path in code_files() if path in files), SQL_FILE)
         config, _ = read_config(files, main)
         facts = self._facts(config, run_id, started_at, {})
         return [compile_test(self._workplace.connection, path, files[path], facts) for path in test_files(files)]
@@ -75,15 +77,17 @@ class Reading:
             run_started_at=started_at,
             pipeline=self.pipeline,
             strategy=config.merge_strategy,
-            is_incremental=lambda: plugin_of(config.merge_strategy).is_incremental and self._is_there(),
+            is_incremental=lambda: plugin_of(config.merge_strategy).is_incremental and self._has_snapshot,
             watermark_column=config.watermark_column,
             watermark=lambda: self._watermark(config),
             parameters=parameters,
         )
 
-    def _is_there(self) -> bool:
-        """Whether the pipeline has a table already."""
-        return self.location_of(self.pipeline) is not None
+    @cached_property
+    def _has_snapshot(self) -> bool:
+        """Whether the pipeline's table was written before."""
+        location = self.location_of(self.pipeline)
+        return location is not None and has_snapshot(self._workplace.connection, location)
 
     def _watermark(self, config: Config) -> Sql | None:
         """The greatest value of the watermark column in the pipeline's table."""
@@ -101,7 +105,7 @@ class Reading:
             call = use.call
             if self.content_of(call.namespace, call.zone, call.form) is None:
                 name = f"{call.namespace}/{call.zone}"
-                message = f"there is no landing zone {name!r}{self._meant('landing_zone', name)}"
+                message = f"there is no landing zone {name!r}{self.meant('landing_zone', name)}"
                 raise AuthorError(statement.problem(message, use.start))
 
     def content_of(self, namespace: str, zone: str, form: ZoneForm) -> ZoneContent | None:
@@ -151,9 +155,10 @@ class Reading:
                 f"the pipeline's own table {str(table)!r} is not there before its first run:"
                 " write what reads it inside {% if is_incremental() %} … {% endif %}"
             )
-        return f"there is no table {str(table)!r}{self._meant('table', str(table))}"
+        return f"there is no table {str(table)!r}{self.meant('table', str(table))}"
 
-    def _meant(self, kind: Literal["table", "landing_zone"], name: str) -> str:
+    def meant(self, kind: Literal["table", "landing_zone"], name: str) -> str:
+        """What may have been meant by a name that there is not, as the end of a message."""
         similar = self._parent.ask(AskSimilar(kind=kind, name=name), Similar).name
         return "" if similar is None else f", did you mean {similar!r}?"
 

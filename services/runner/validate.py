@@ -1,8 +1,9 @@
 """What is wrong with the files of a pipeline, file by file, without running any of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import duckdb
@@ -10,9 +11,8 @@ import duckdb
 from contracts.landing import ZoneForm
 from contracts.names import PipelineName, Qualified
 from contracts.pipelines import CheckedFile, CheckedTest, FileProblem, FoundReference, Validation, ZoneReference
-from services.runner.compile import PIPELINE_FILE, is_known, main_file, test_files, test_name
+from services.runner.compile import code_files, compile_code, is_known, main_file, test_files, test_name
 from services.runner.config import (
-    PYTHON_SIGN,
     Config,
     Strategy,
     misplaced_annotations,
@@ -22,8 +22,9 @@ from services.runner.config import (
     unknown_columns,
 )
 from services.runner.engine.statement import Statement, parse
-from services.runner.problems import AuthorError, Problem
-from services.runner.python.source import PYTHON_FILE, Source, parse_source
+from services.runner.languages import SQL_FILE
+from services.runner.problems import AuthorError, Problem, Unsure
+from services.runner.python.source import NamedZone, Source
 from services.runner.template import Facts, Rendered, Sql, render
 
 
@@ -34,7 +35,7 @@ class _Found:
     statements: dict[str, list[Statement]] = field(default_factory=dict)
     """Path → what it says in a first run, and in a later one."""
     source: Source | None = None
-    """The pipeline's Python, if it is written in it."""
+    """What a pipeline in Python says."""
     errors: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
@@ -43,7 +44,8 @@ def validate(connection: duckdb.DuckDBPyConnection, pipeline: PipelineName, file
     """Read every file as a run would: settings, Jinja, SQL and tests; tables and files are not looked for."""
     name = Qualified.parse(pipeline)
     found = _Found()
-    main = PYTHON_FILE if PYTHON_FILE in files and PIPELINE_FILE not in files else PIPELINE_FILE
+    codes = [path for path in code_files() if path in files]
+    main = codes[0] if codes else SQL_FILE
     config, found.errors = read_config(files, main)
     tests = test_files(files)
     try:
@@ -52,12 +54,12 @@ def validate(connection: duckdb.DuckDBPyConnection, pipeline: PipelineName, file
         found.errors += error.problems
     headers = {path: read_test_header(path, files[path]) for path in tests}
     found.errors += [problem for _, problems in headers.values() for problem in problems]
-    for path in (PIPELINE_FILE, *tests):
-        if path in files:
-            _read_sql(connection, path, files[path], _worlds(name, config), found)
-    if main == PYTHON_FILE:
-        _read_python(files[main], name, found)
-    query = found.statements.get(PIPELINE_FILE, [])
+    worlds = _worlds(name, config)
+    for path in codes:
+        _read(path, files[path], partial(compile_code, connection, path, files[path]), worlds, found)
+    for path in tests:
+        _read(path, files[path], partial(_query, connection, path, files[path]), worlds, found)
+    query = found.statements.get(main, [])
     _judge(files, config, query, found)
     paths = dict.fromkeys([*sorted(files), *(problem.path for problem in found.errors)])
     return Validation(
@@ -98,36 +100,43 @@ def _worlds(pipeline: Qualified, config: Config) -> list[Facts]:
     return [first, later] if keeps or config.watermark_column is not None else [first]
 
 
-def _read_sql(connection: duckdb.DuckDBPyConnection, path: str, text: str, worlds: list[Facts], found: _Found) -> None:
+def _query(connection: duckdb.DuckDBPyConnection, path: str, text: str, facts: Facts) -> Statement:
+    return parse(connection, render(path, text, facts))
+
+
+def _read(
+    path: str, text: str, compiled: Callable[[Facts], Statement | Source], worlds: list[Facts], found: _Found
+) -> None:
+    """Compile a file for each world, as far as that makes a difference."""
     errors: list[Problem] = []
     warnings = misplaced_annotations(path, text)
     for facts in worlds:
-        rendered: Rendered | None = None
         try:
-            rendered = render(path, text, facts)
-            found.statements.setdefault(path, []).append(parse(connection, rendered))
+            code = compiled(facts)
+        except Unsure as error:
+            warnings += [*error.problems, *_about_parameters(path, error.parameters)]
+            continue
         except AuthorError as error:
-            unsure = rendered is not None and bool(rendered.missing_parameters)
-            (warnings if unsure else errors).extend(error.problems)
-        if rendered is not None:
-            warnings += _about_names(rendered)
+            errors += error.problems
+            continue
+        if isinstance(code, Source):
+            found.source = code
+            break
+        found.statements.setdefault(path, []).append(code)
+        warnings += _about_names(code.rendered)
     found.errors += dict.fromkeys(errors)
     found.warnings += dict.fromkeys(warnings)
 
 
-def _read_python(text: str, pipeline: Qualified, found: _Found) -> None:
-    found.warnings += misplaced_annotations(PYTHON_FILE, text, PYTHON_SIGN)
-    try:
-        found.source = parse_source(text, pipeline.namespace)
-    except AuthorError as error:
-        found.errors += error.problems
-
-
 def _about_names(rendered: Rendered) -> Iterator[Problem]:
-    for name in rendered.missing_parameters:
-        yield Problem(rendered.path, f"var({name!r}) has no default: a run without this parameter fails")
+    yield from _about_parameters(rendered.path, rendered.missing_parameters)
     if "watermark_value" in rendered.names and rendered.facts.watermark_column is None:
         yield Problem(rendered.path, "watermark_value is always false here: the pipeline sets no watermark_column")
+
+
+def _about_parameters(path: str, parameters: tuple[str, ...]) -> Iterator[Problem]:
+    for name in parameters:
+        yield Problem(path, f"var({name!r}) has no default: a run without this parameter fails")
 
 
 def _judge(files: Mapping[str, str], config: Config, query: list[Statement], found: _Found) -> None:
@@ -138,15 +147,18 @@ def _judge(files: Mapping[str, str], config: Config, query: list[Statement], fou
     if config.merge_strategy != Strategy.FULL_REFRESH:
         return
     message = "full_refresh keeps the last batch only: {what}; use append_only to keep what was read before"
-    zones = _zones(query, found.source)
-    new = [use for statement in query for use in statement.zones if use.call.form is ZoneForm.NEW]
+    new = [
+        statement.problem("", use.start)
+        for statement in query
+        for use in statement.zones
+        if use.call.form is ZoneForm.NEW
+    ]
+    if found.source is not None:
+        new += [found.source.places[zone] for zone in found.source.zones if zone.form is ZoneForm.NEW]
     if new:
         what = "landing_zone(…, only='new') gives each file once"
-        found.warnings.append(query[0].problem(message.format(what=what), new[0].start))
-    elif any(zone.only_new for zone in zones):
-        what = "landing_zone(…, only='new') gives each file once"
-        found.warnings.append(Problem(PYTHON_FILE, message.format(what=what)))
-    elif config.archive_landing_zones and zones:
+        found.warnings.append(replace(new[0], message=message.format(what=what)))
+    elif config.archive_landing_zones and any(_zones(query, found.source)):
         what = "archive_landing_zones takes files out of the zone once they are read"
         found.warnings.append(config.problem("archive_landing_zones", message.format(what=what)))
 
@@ -158,19 +170,16 @@ def _tables(query: list[Statement], source: Source | None) -> Iterator[Qualified
         yield from source.tables
 
 
-def _zones(query: list[Statement], source: Source | None) -> list[ZoneReference]:
-    calls = [call for statement in query for call in statement.zones_asked]
-    asked = [(call.namespace, call.zone, call.form) for call in calls]
-    if source is not None:
-        asked += [(named.namespace, named.zone, named.form) for named in source.zones]
-    return [
-        ZoneReference(namespace=namespace, zone=zone, only_new=form is ZoneForm.NEW) for namespace, zone, form in asked
-    ]
+def _zones(query: list[Statement], source: Source | None) -> Iterator[ZoneReference]:
+    called = [(call.namespace, call.zone, call.form) for statement in query for call in statement.zones_asked]
+    named = [] if source is None else [(zone.namespace, zone.zone, zone.form) for zone in source.zones]
+    for namespace, zone, form in (*called, *named):
+        yield ZoneReference(namespace=namespace, zone=zone, only_new=form is ZoneForm.NEW)
 
 
 def _references(found: _Found, pipeline: Qualified) -> Iterator[FoundReference]:
     """Where the files name other tables, and landing zones; of each name the first place in a file."""
-    for path, statements in found.statements.items():
+    for statements in found.statements.values():
         places: dict[tuple[str, str], Problem] = {}
         for statement in statements:
             for table in statement.tables:
@@ -180,9 +189,18 @@ def _references(found: _Found, pipeline: Qualified) -> Iterator[FoundReference]:
                 name = f"{zone.call.namespace}/{zone.call.zone}"
                 places.setdefault(("landing_zone", name), statement.problem("", zone.start))
         for (kind, name), place in places.items():
-            yield FoundReference.model_validate(
-                {"type": kind, "name": name, "path": path, "line": place.line, "column": place.column}
-            )
+            yield _reference(kind, name, place)
+    for named, place in found.source.places.items() if found.source is not None else ():
+        if isinstance(named, NamedZone):
+            yield _reference("landing_zone", f"{named.namespace}/{named.zone}", place)
+        elif named != pipeline:
+            yield _reference("table", str(named), place)
+
+
+def _reference(kind: str, name: str, place: Problem) -> FoundReference:
+    return FoundReference.model_validate(
+        {"type": kind, "name": name, "path": place.path, "line": place.line, "column": place.column}
+    )
 
 
 def _checked(path: str, found: _Found) -> CheckedFile:

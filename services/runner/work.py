@@ -66,6 +66,31 @@ class Work:
         results = self._test(compiled)
         return self._worked(written, results, self._compare(compiled, on_main) if order.dry_run else [])
 
+    def _query(self, compiled: Compiled, statement: Statement, compiling: Clock) -> tuple[Written, str | None]:
+        """Write the rows of a query; says as well where the table was before."""
+        reading = self._reading
+        if reading.has_no_new_files:
+            raise NothingNew
+        tables = {table for statement in compiled.statements for table in statement.tables_named}
+        compiling.pause()
+        reading.locate({self._pipeline, *tables})
+        compiling.resume()
+        bound = reading.bind(statement)
+        reading.note_tables(statement.tables_named)
+        self._say_phase("compile", compiling, tables=len(statement.tables_named), files=reading.files_read)
+        hooks.call("before_write", self._hook_run(compiled.config), bound.sql)
+        before = reading.location_of(self._pipeline)
+        return self._write(self._workplace.connection, compiled, bound, Clock()), before
+
+    def _run(self, compiled: Compiled, source: Source, compiling: Clock) -> tuple[Written, str | None]:
+        """Run Python and write what it gives; says as well where the table was before."""
+        self._say_phase("compile", compiling)
+        writing = Clock()
+        with rows_of_code(self._workplace, self._reading, compiled, source) as rows:
+            hooks.call("before_write", self._hook_run(compiled.config), source.text)
+            before = self._reading.location_of(self._pipeline)
+            return self._write(rows.connection, compiled, rows, writing), before
+
     def _hook_run(self, config: Config) -> HookRun:
         order = self._order
         return HookRun(
@@ -79,34 +104,10 @@ class Work:
             log=self._parent.log,
         )
 
-    def _query(self, compiled: Compiled, statement: Statement, compiling: Clock) -> tuple[Written, str | None]:
-        """Write the rows of a query; says as well where the table was before."""
-        reading = self._reading
-        if reading.has_no_new_files:
-            raise NothingNew
-        tables = {table for statement in compiled.statements for table in statement.tables_named}
-        compiling.pause()
-        reading.locate({self._pipeline, *tables})
-        compiling.resume()
-        bound = reading.bind(statement)
-        reading.note_tables(statement.tables_named)
-        self._say_phase("compile", compiling, tables=len(statement.tables_named), files=reading.files_read)
-        before = reading.location_of(self._pipeline)
-        return self._write(self._workplace.connection, compiled, bound, Clock()), before
-
-    def _run(self, compiled: Compiled, source: Source, compiling: Clock) -> tuple[Written, str | None]:
-        """Run Python and write what it gives; says as well where the table was before."""
-        self._say_phase("compile", compiling)
-        writing = Clock()
-        with rows_of_code(self._workplace, self._reading, compiled, source) as rows:
-            before = self._reading.location_of(self._pipeline)
-            return self._write(rows.connection, compiled, rows, writing), before
-
     def _write(
         self, connection: duckdb.DuckDBPyConnection, compiled: Compiled, query: Query, writing: Clock
     ) -> Written:
         catalog = self._workplace.catalog_of(self._order.branch)
-        hooks.call("before_write", self._hook_run(compiled.config), query.sql)
         location = self._reading.location_of(self._pipeline)
         target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id, location)
         written = write(connection, query, target, compiled.config, self._order.started_at)

@@ -167,11 +167,11 @@ class Working:
                     locations = await self._locate(tables)
                     await lending.give()
                     await process.send(locations)
-                case AskSimilar() as question:
-                    await process.send(await similar(self.resources, question, self._branch))
                 case AskMove() as question:
                     await self._branched(branching)
                     await process.send(await self._move(question))
+                case AskSimilar() as question:
+                    await process.send(await similar(self.resources, question, self._branch))
                 case PhaseDone(phase=phase):
                     self._allowance.phase = domain.phase_after(phase.name)
                     self.journal.phase(phase)

@@ -87,7 +87,7 @@ class Commit:
             raise Conflict(
                 f"table {str(self.name)!r} has delete files, which RAT never writes: have whoever wrote them compact it"
             )
-        return self._present
+        return self._before.present(self._before.of_data)
 
     def finish(self, added: Sequence[DataFile], removed: Sequence[PresentFile] = ()) -> Committed:
         """Add these files, which were written under `schema` and `spec`, and take those out, in one snapshot.
@@ -115,10 +115,6 @@ class Commit:
     def _before(self) -> Manifests:
         snapshot = self.base.metadata.current_snapshot() if self.base else None
         return Manifests(self.catalog.files, snapshot)
-
-    @cached_property
-    def _present(self) -> list[PresentFile]:
-        return self._before.present(self._before.of_data)
 
     @property
     def _has_lost_specs(self) -> bool:

@@ -108,8 +108,9 @@ class TableFiles(FileIO):
 
     def read_all(self, locations: Iterable[str]) -> None:
         """Have these metadata files in memory, as far as there is room, all read at the same time."""
-        for _ in self._threads.map(lambda place: self.new_input(place).open().close(), locations):
-            pass
+        missing = [location for location in locations if self._kept.get(location) is None]
+        if len(missing) > 1:
+            list(self._threads.map(lambda place: self.new_input(place).open().close(), missing))
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Remove a file."""

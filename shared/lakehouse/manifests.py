@@ -85,6 +85,7 @@ class Manifests:
 
     files: TableFiles
     snapshot: Snapshot | None
+    _read: dict[str, list[PresentFile]] = field(default_factory=dict)
 
     @cached_property
     def live(self) -> list[ManifestFile]:
@@ -110,12 +111,13 @@ class Manifests:
     def present(self, manifests: Iterable[ManifestFile]) -> list[PresentFile]:
         """The data files of these manifests that the table has."""
         wanted = list(manifests)
-        self.files.read_all(manifest.manifest_path for manifest in wanted)
-        return [
-            PresentFile(entry, manifest.manifest_path)
-            for manifest in wanted
-            for entry in manifest.fetch_manifest_entry(self.files)
-        ]
+        unread = [manifest for manifest in wanted if manifest.manifest_path not in self._read]
+        self.files.read_all(manifest.manifest_path for manifest in unread)
+        for manifest in unread:
+            self._read[manifest.manifest_path] = [
+                PresentFile(entry, manifest.manifest_path) for entry in manifest.fetch_manifest_entry(self.files)
+            ]
+        return [file for manifest in wanted for file in self._read[manifest.manifest_path]]
 
 
 @dataclass

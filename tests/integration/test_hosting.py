@@ -1,18 +1,27 @@
 """Servers and a gateway that stand apart are prepared, and opened, by commands."""
 
 import asyncio
+import json
 import os
 import subprocess
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from infra.preparing import prepare
+from infra.servers.nats import configuration
+from infra.servers.ports import choose_ports
+from infra.servers.programs import program
 from infra.stacks.stack import Stack
 from services.gateway.tokens import Scope, tokens
 from shared.errors import Invalid, Unavailable
+from shared.settings import Settings
+from tests.outside import nats_client
 from tests.processes import RAT
 from tests.waiting import eventually
 
@@ -28,11 +37,52 @@ async def rat(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
+@asynccontextmanager
+async def nats_alone(settings: Settings, folder: Path) -> AsyncIterator[Settings]:
+    """A NATS server that no stack looks after."""
+    port = choose_ports(folder, ["nats"])["nats"]
+    path = folder / "nats.conf"
+    path.write_text(json.dumps(configuration("alone", folder, settings, host="127.0.0.1", port=port)))
+    with (folder / "nats.log").open("wb") as log:
+        server = await asyncio.create_subprocess_exec(program("nats-server"), "--config", path, stderr=log)
+    try:
+        yield settings.model_copy(update={"nats_urls": [f"nats://127.0.0.1:{port}"], "nats_replicas": 1})
+    finally:
+        server.terminate()
+        await server.wait()
+
+
+@asynccontextmanager
+async def keeping(settings: Settings, part: str) -> AsyncIterator[None]:
+    """`rat setup --keep`, which ends when it is told to."""
+    process = await asyncio.create_subprocess_exec(
+        *(RAT, "setup", part, "--keep"), env={**os.environ, **settings.environment()}, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        assert await process.wait() == 0
+
+
 async def test_servers_are_prepared_any_number_of_times(stack: Stack) -> None:
     for _ in range(2):
         ran = await rat(stack, "setup", "postgres", "nats", "s3")
 
         assert ran.returncode == 0, ran.stderr
+
+
+async def test_streams_that_somebody_deletes_are_made_again(stack: Stack, tmp_path: Path) -> None:
+    async with nats_alone(stack.settings, tmp_path) as settings, keeping(settings, "nats"):
+        client = await nats_client(settings)
+        await eventually(lambda: client.jetstream().stream_info("DEAD"), within=30)
+
+        for stream in ("BUCKET", "LOGS"):
+            await client.jetstream().delete_stream(stream)
+
+        for stream in ("BUCKET", "LOGS"):
+            await eventually(partial(client.jetstream().stream_info, stream), within=20)
+        await client.close()
 
 
 async def test_servers_that_are_not_there_are_waited_for_and_then_named(stack: Stack) -> None:

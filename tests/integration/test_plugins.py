@@ -59,6 +59,20 @@ async def test_a_strategy_of_a_plugin_writes_the_table(around: Surroundings) -> 
     )
 
 
+async def test_a_language_of_a_plugin_is_run_and_published_as_sql_is(around: Surroundings) -> None:
+    source = await around.request("select 7 as id")
+    await around.finished(source)
+    name = source.pipeline.removeprefix("default.")
+
+    run = await around.request(f"{name}\n", path="pipeline.table")
+    ended = await around.finished(run)
+    found = await around.bus.ask(ValidatePipeline(pipeline=run.pipeline, files=run.files))
+
+    assert ended.error is None
+    assert await around.rows(run.pipeline) == [(7,)]
+    assert (found.valid, found.reads_tables) == (True, [source.pipeline])
+
+
 async def test_a_hook_of_a_plugin_sees_the_run_and_may_refuse_it(around: Surroundings) -> None:
     sql = "select * from range(3) as t(id)"
     small = await around.request(sql, parameters={"most_rows": 3})

@@ -116,6 +116,17 @@ async def test_is_incremental_is_true_when_rows_are_kept_and_there_are_some(arou
     assert found == [[(0, 1)], [(1, 2)], [(0, 1)]]
 
 
+async def test_a_table_without_a_snapshot_makes_no_run_incremental(around: Surroundings) -> None:
+    name, pipeline_id = table_name(), uuid4()
+
+    for rows in (0, 1, 1):
+        sql = f"select {{{{ is_incremental() }}}} as is_incremental from range({rows})"
+        run = await around.request(sql, pipeline=name, pipeline_id=pipeline_id, config="merge_strategy: append_only")
+        assert (await around.finished(run)).error is None
+
+    assert await around.rows(name, "from t order by 1") == [(False,), (True,)]
+
+
 async def test_a_run_reads_tables_as_they_were_when_its_branch_was_made(around: Surroundings) -> None:
     source, source_id = table_name(), uuid4()
     await around.finished(await around.request("select 1 as id", pipeline=source, pipeline_id=source_id))

@@ -12,7 +12,7 @@ from pyiceberg.typedef import Record
 from infra.stacks.stack import Stack
 from services.runner.config import PartitionField, SchemaChange
 from services.runner.domain import FailureKind
-from services.runner.problems import WorkFailed
+from services.runner.problems import AuthorError, WorkFailed
 from tests.writing import NewTable, WrittenTable, written_tables
 
 
@@ -216,7 +216,7 @@ def test_a_key_that_the_query_does_not_give_is_named(table: WrittenTable) -> Non
         "partition_by": {"partition_by": (PartitionField("idd"),)},
         "watermark_column": {"strategy": "incremental", "unique_key": ("id",), "watermark_column": "idd"},
     }.items():
-        with pytest.raises(WorkFailed, match=f"{key}: .*no column 'idd', did you mean 'id'"):
+        with pytest.raises(AuthorError, match=f"{key} names 'idd', which the query does not give, did you mean 'id'"):
             table.write("select 1 as id", **config)
     with pytest.raises(WorkFailed, match="partition_by: column 'id' is string, which cannot be partitioned by day"):
         table.write("select 'a' as id", partition_by=(PartitionField("id", "day"),))
@@ -300,3 +300,18 @@ def test_only_partitions_that_keys_are_in_are_read(table: WrittenTable) -> None:
     assert (written.rows, written.files) == (1, 1)
     assert len(before & table.files()) == 2
     assert table.query("select count(*), max(x) from t") == [(7, 99)]
+
+
+def test_a_table_without_history_begins_one(table: WrittenTable) -> None:
+    table.write(values("(1, 'a')", "(2, 'b')"), "append_only")
+
+    written = table.write(values("(1, 'A')", "(3, 'c')"), "scd2", unique_key=("id",))
+
+    assert written.rows == 3
+    rows = table.query("select id, x, valid_from is null, valid_to is null, is_current from t order by id, 5")
+    assert rows == [
+        (1, "a", True, False, False),
+        (1, "A", False, True, True),
+        (2, "b", True, True, True),
+        (3, "c", False, True, True),
+    ]

@@ -1,6 +1,7 @@
 """Tables that our own commits write are read the same by DuckDB, PyIceberg and Polars, and written on by PyIceberg."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,14 +17,18 @@ import pytest
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.expressions import EqualTo, GreaterThanOrEqual
 from pyiceberg.manifest import DataFile, ManifestEntryStatus
-from pyiceberg.partitioning import partition_record_value
+from pyiceberg.partitioning import PartitionField, PartitionSpec, partition_record_value
+from pyiceberg.schema import Schema
 from pyiceberg.table import StaticTable, Table
+from pyiceberg.table.metadata import TableMetadataUtil
+from pyiceberg.transforms import IdentityTransform
 from pyiceberg.typedef import Record
-from pyiceberg.types import StringType, UUIDType
+from pyiceberg.types import IntegerType, NestedField, StringType, UUIDType
 
 from contracts.names import Qualified
 from infra.stacks.stack import Stack
-from services.runner.config import PartitionField, Strategy
+from services.runner.config import PartitionField as By
+from services.runner.config import Strategy
 from services.runner.engine.schema import columns_of, projection, schema_of
 from services.runner.engine.session import open_connection
 from services.runner.engine.statistics import ParquetFile, data_file
@@ -31,7 +36,7 @@ from services.runner.target import Target
 from shared.errors import Conflict, Unavailable
 from shared.lakehouse.branch_catalog import SNAPSHOTS_KEPT, BranchCatalog
 from shared.lakehouse.catalogs import catalogs
-from shared.lakehouse.commit import Commit, Committed
+from shared.lakehouse.commit import Commit, Committed, change
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.files import TableFiles, s3_properties
 from shared.lakehouse.port import BranchClosed, Lakehouse
@@ -68,12 +73,12 @@ class Writing:
     name: Qualified
     pipeline_id: UUID = field(default_factory=uuid4)
 
-    def write(self, sql: str, *partitions: PartitionField, instead: bool = False) -> Committed:
+    def write(self, sql: str, *partitions: By, instead: bool = False) -> Committed:
         """Add the rows of a query, instead of all that there are if so asked."""
         commit = self.begin(sql, *partitions)
         return commit.finish(self.files(commit, sql), commit.files() if instead else [])
 
-    def begin(self, sql: str, *partitions: PartitionField) -> Commit:
+    def begin(self, sql: str, *partitions: By) -> Commit:
         location = self.table.metadata_location if self.catalog.table_exists(self.name) else None
         target = Target(self.catalog, self.name, self.pipeline_id, uuid4(), location)
         schema = schema_of(columns_of(self.engine, f"({sql})"))
@@ -352,7 +357,7 @@ def test_a_partitioned_table_is_read_the_same_by_all(
     writing: Writing, readers: Readers, engine: duckdb.DuckDBPyConnection, partitions: list[tuple[str, str]]
 ) -> None:
     expected = rows_of(engine, _ROWS)
-    fields = [PartitionField(column, name) for column, name in partitions]
+    fields = [By(column, name) for column, name in partitions]
 
     writing.write(_ROWS, *fields)
     location = writing.write(_ROWS, *fields).location
@@ -373,12 +378,12 @@ def test_a_partitioned_table_is_read_the_same_by_all(
 
 
 def test_files_of_other_partitions_are_left_out(writing: Writing) -> None:
-    writing.write(_ROWS, PartitionField("at", "day"), PartitionField("kind"))
+    writing.write(_ROWS, By("at", "day"), By("kind"))
 
     found = list(writing.table.scan(EqualTo("kind", "kind/ä=1")).plan_files())
 
     assert {task.file.partition[1] for task in found} == {"kind/ä=1"}
-    files = writing.begin(_ROWS, PartitionField("at", "day"), PartitionField("kind")).files()
+    files = writing.begin(_ROWS, By("at", "day"), By("kind")).files()
     assert sum(file.rows for file in files) == 8
     assert {file.partition[1] for file in files} == {"kind/ä=0", "kind/ä=1", None}
 
@@ -387,7 +392,7 @@ def test_partitions_change_for_what_is_written_from_then_on(
     writing: Writing, readers: Readers, engine: duckdb.DuckDBPyConnection
 ) -> None:
     expected = rows_of(engine, _ROWS)
-    by_day, by_kind = PartitionField("at", "day"), PartitionField("kind")
+    by_day, by_kind = By("at", "day"), By("kind")
 
     writing.write(_ROWS)
     writing.write(_ROWS, by_day)
@@ -406,7 +411,7 @@ def test_partitions_change_for_what_is_written_from_then_on(
 
 
 def test_columns_that_partitions_were_made_of_can_go(writing: Writing, readers: Readers) -> None:
-    writing.write("select x::int as k, x as gone from range(3) t(x)", PartitionField("gone"))
+    writing.write("select x::int as k, x as gone from range(3) t(x)", By("gone"))
     writing.write("select x::int as k, x as gone from range(3) t(x)")
 
     with pytest.raises(Conflict, match="stays, and the column goes that it is partitioned by"):
@@ -420,9 +425,9 @@ def test_columns_that_partitions_were_made_of_can_go(writing: Writing, readers: 
 
 def test_a_partition_field_that_does_not_fit_is_refused(writing: Writing) -> None:
     with pytest.raises(ValueError, match=r"column 'x' is long, which cannot be partitioned by day"):
-        writing.begin("select 1::bigint as x", PartitionField("x", "day"))
+        writing.begin("select 1::bigint as x", By("x", "day"))
     with pytest.raises(ValueError, match="column 'l' is list"):
-        writing.begin("select [1] as l", PartitionField("l"))
+        writing.begin("select [1] as l", By("l"))
 
 
 # Columns
@@ -583,6 +588,38 @@ async def test_without_the_object_store_nothing_is_committed(
             await asyncio.to_thread(commit.finish, files)
 
             assert len((await asyncio.to_thread(lambda: writing.table)).metadata.snapshots) == 2
+
+
+def test_a_table_of_the_first_version_goes_on_as_one_of_the_second(writing: Writing, readers: Readers) -> None:
+    rows = pa.table({"k": pa.array([1, 2], pa.int32()), "day": ["a", "b"]})
+    schema = Schema(NestedField(1, "k", IntegerType()), NestedField(2, "day", StringType()))
+    table = writing.catalog.create_table(
+        writing.name,
+        schema,
+        partition_spec=PartitionSpec(PartitionField(2, 1000, IdentityTransform(), "day")),
+        properties={"format-version": "1"},
+    )
+    table.append(rows)
+    assert writing.table.format_version == 1
+
+    more = writing.write("select 3::int as k, 'a' as day", By("day"))
+
+    assert writing.table.format_version == 2
+    readers.all_read(more.location, [(1, "a"), (2, "b"), (3, "a")])
+    writing.table.append(rows)
+    commit = writing.begin("select 3::int as k, 'a' as day", By("day"))
+    last = commit.finish([], [file for file in commit.files() if file.partition[0] == "a"])
+    readers.all_read(last.location, [(2, "b"), (2, "b")])
+
+
+def test_a_table_of_the_third_version_is_refused(writing: Writing) -> None:
+    writing.write("select 1 as x")
+    table = writing.table
+    third = json.loads(table.metadata.model_dump_json()) | {"format-version": 3, "next-row-id": 1}
+    table.metadata = TableMetadataUtil.parse_obj(third)
+
+    with pytest.raises(Conflict, match="has version 3, not 2"):
+        change(writing.catalog, writing.name, table, table.schema(), [], snapshot_properties={})
 
 
 def test_rows_that_another_engine_deleted_are_not_brought_back(writing: Writing) -> None:

@@ -284,20 +284,6 @@ def test_an_unknown_table_is_a_warning_at_its_place_in_whatever_file() -> None:
     }
 
 
-def test_a_pipeline_without_code_is_an_error() -> None:
-    found = domain.judge_publication(
-        Validation(valid=True, files=[]),
-        pipeline=ORDERS,
-        draft=draft_of({"config.yaml": ("1", "")}),
-        published_reads={},
-        known=(),
-        known_zones=(),
-    )
-
-    assert not found.valid
-    assert found.files[0].errors == [FileProblem(message="a pipeline needs a pipeline.sql")]
-
-
 def test_an_unknown_zone_is_a_warning_at_its_place() -> None:
     named = [reference("default/known", 2), reference("default/knwon", 3)]
 

@@ -14,6 +14,7 @@ from contracts.names import Qualified
 from services.runner.compile import compile_pipeline
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.session import errors_of
+from services.runner.engine.statement import Statement
 from services.runner.problems import WorkFailed
 from services.runner.template import Facts
 from services.runner.validate import validate
@@ -115,7 +116,9 @@ SETTINGS = (
         "tests/quality/t.sql:1: unknown severity 'wran', did you mean 'warn'?",
         test="-- @severity: wran\nselect 1",
     ),
-    Mistake("pipeline.sql: the pipeline has no pipeline.sql", files={"config.yaml": "tags: a"}, sql=""),
+    Mistake(
+        "pipeline.sql: the pipeline has no pipeline.sql, and no pipeline.py", files={"config.yaml": "tags: a"}, sql=""
+    ),
 )
 
 JINJA = (
@@ -231,7 +234,31 @@ SQL = (
 )
 
 
-@of(*SETTINGS, *JINJA, *SQL)
+PYTHON = tuple(
+    Mistake(told, sql="", files={"pipeline.py": text})
+    for told, text in (
+        ("pipeline.py:2:19: '(' was never closed", "def pipeline(ctx):\n    return ctx.ref('bronze.x'"),
+        (
+            "pipeline.py: there is neither a function `pipeline(ctx)` nor anything assigned to `result`",
+            "def run(ctx):\n    return None\n",
+        ),
+        (
+            "pipeline.py:1:1: `pipeline` takes one argument, the run's context: `def pipeline(ctx):`",
+            "def pipeline():\n    return None\n",
+        ),
+        (
+            "pipeline.py:2:12: 'orders' is no table: write 'layer.name', as 'bronze.orders', or all three parts",
+            "def pipeline(ctx):\n    return ctx.ref('orders')\n",
+        ),
+        (
+            "pipeline.py:1: unknown merge_strategy 'apend_only', did you mean 'append_only'?",
+            "# @merge_strategy: apend_only\ndef pipeline(ctx):\n    return None\n",
+        ),
+    )
+)
+
+
+@of(*SETTINGS, *JINJA, *SQL, *PYTHON)
 def test_a_mistake_is_told_when_the_pipeline_is_published(
     mistake: Mistake, database: duckdb.DuckDBPyConnection
 ) -> None:
@@ -248,6 +275,7 @@ def test_a_mistake_is_told_when_the_pipeline_is_published(
 # Found by a run, when DuckDB meets the tables and files
 
 RUN = (
+    Mistake('pipeline.sql:1:8: there is no column "id", as the query has no FROM', sql="select id"),
     Mistake(
         'pipeline.sql:1:8: there is no column "amonut", did you mean "amount"?',
         sql="select amonut from {{ ref('bronze.source') }}",
@@ -314,8 +342,10 @@ def test_a_mistake_is_told_when_the_query_is_run(mistake: Mistake, database: duc
     facts = Facts(UUID(int=7), datetime(2026, 1, 2, tzinfo=UTC), MINE, "full_refresh", lambda: False)
     compiled = compile_pipeline(database, mistake.all_files, lambda _: facts)
     zone = ZoneContent([ClaimedFile(file_id=UUID(int=1), filename="a.csv", key="a.csv", version_id="v", size_bytes=1)])
-    zones = {use.call.placeholder: zone for use in compiled.statement.zones}
-    bound = bind(compiled.statement, {Qualified("default", "bronze", "source"): "source"}, zones, "rat")
+    statement = compiled.code
+    assert isinstance(statement, Statement)
+    zones = {use.call.placeholder: zone for use in statement.zones}
+    bound = bind(statement, {Qualified("default", "bronze", "source"): "source"}, zones, "rat")
 
     with pytest.raises(WorkFailed) as failed:
         _run(database, bound)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from services.runner import plugins
+from services.runner.config import Strategy
 from services.runner.plugins import BrokenPlugin, Plugins
 from tests.plugging import install
 
@@ -48,6 +49,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             plugins.HOOKS: plugins.checked_hooks,
             plugins.JINJA: plugins.checked_name,
             plugins.STRATEGIES: plugins.checked_strategy,
+            plugins.PIPELINE_TYPES: plugins.checked_type,
         }
         return plugins.found(group, checked[group])
 
@@ -62,6 +64,8 @@ def told(of: Plugins[Any], name: str) -> str:
 
 def test_what_is_built_in_is_registered_as_any_other_plugin_is() -> None:
     assert {"ref", "this", "landing_zone", "watermark_value", "var"} <= set(plugins.jinja_names().usable)
+    assert [kind.file for kind in plugins.pipeline_types().usable.values()] == ["pipeline.py", "pipeline.sql"]
+    assert set(plugins.strategies().usable) == set(Strategy)
     assert "log" in plugins.hooks().usable
     assert plugins.jinja_names().broken == plugins.hooks().broken == plugins.strategies().broken == {}
 
@@ -95,6 +99,11 @@ def test_a_class_is_made_an_object(found: Any) -> None:
             plugins.JINJA,
             "odd_plugins_of_a_test:not_a_name",
             "it must be a function of the scope that gives the value, not 3",
+        ),
+        (
+            plugins.PIPELINE_TYPES,
+            "odd_plugins_of_a_test:Half",
+            "a pipeline type has file and compile(); it lacks file, compile",
         ),
         (
             plugins.STRATEGIES,

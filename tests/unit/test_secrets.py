@@ -59,6 +59,15 @@ def test_setup_is_given_everything(folder: Path, everything: Settings, monkeypat
     assert settings.nessie_tokens == everything.nessie_tokens
 
 
+def test_what_sees_to_the_streams_is_given_the_password_for_nats_only(
+    folder: Path, everything: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = given(folder / "streams", monkeypatch)
+
+    assert settings.nats_passwords == {"infra": everything.nats_passwords["infra"]}
+    assert {*settings.postgres_passwords, *settings.s3_keys, *settings.nessie_tokens} == set()
+
+
 def test_no_secret_of_another_is_in_a_folder(folder: Path, everything: Settings) -> None:
     passwords = {role: secret.get_secret_value() for role, secret in everything.postgres_passwords.items()}
     for role, password in passwords.items():
@@ -111,7 +120,7 @@ def test_all_who_use_nats_are_told_whom_to_trust_and_nobody_has_the_key_of_the_a
     trusted = (folder / "setup" / "nats-authority.pem").read_text()
     key = (folder / "credentials" / "certificates" / "authority.key.pem").read_text().partition("-----END")[0]
 
-    for name in (*ROLES, "setup", "minio", "nats-1", "nats-2", "nats-3"):
+    for name in (*ROLES, "setup", "streams", "minio", "nats-1", "nats-2", "nats-3"):
         assert (folder / name / "nats-authority.pem").read_text() == trusted
     assert {path.relative_to(folder).parts[0] for path in folder.rglob("*") if holds(path, key)} == {"credentials"}
 

@@ -39,6 +39,7 @@ def setup(
     call: Call,
     parts: Annotated[list[str], typer.Argument(metavar="PART...", help="Of postgres, nats, minio, s3 and nessie.")],
     wait: Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0, help="How long for each server.")] = 60,
+    keep: Annotated[bool, typer.Option("--keep", help="Go on, and make again what somebody removes.")] = False,
 ) -> None:
     """Prepare servers for the services: roles, schemas, streams, the bucket. It can be run again at any time.
 
@@ -46,14 +47,20 @@ def setup(
     """
     with failures_explained():
         from infra.given import given_settings
-        from infra.preparing import prepare
+        from infra.preparing import keep_prepared, prepare
         from infra.services import live
         from shared.logs import set_up_logs
 
         settings = given_settings()
         set_up_logs(settings.log_level, settings.log_format)
-        live(lambda: prepare(parts, settings, wait_seconds=wait))
-    call.say(f"[green]✓[/] {', '.join(parts)}")
+
+        async def set_up() -> None:
+            await prepare(parts, settings, wait_seconds=wait)
+            call.say(f"[green]✓[/] {', '.join(parts)}")
+            if keep:
+                await keep_prepared(parts, settings)
+
+        live(set_up)
 
 
 @token.command("create")

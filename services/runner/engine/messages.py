@@ -84,6 +84,10 @@ _MESSAGES: Final[tuple[tuple[re.Pattern[str], _Reworded], ...]] = (
         lambda found: _not_there(f'there is no column "{found[1]}"', found[1], _names(found[2] or "")),
     ),
     (
+        re.compile(r'Referenced column "(.*?)" was not found because the FROM clause is missing'),
+        lambda found: f'there is no column "{found[1]}", as the query has no FROM',
+    ),
+    (
         re.compile(r'Table "(.*?)" does not have a column named "(.*?)"(?:\s*Candidate bindings:(.*))?', re.DOTALL),
         lambda found: _not_there(f'"{found[1]}" has no column "{found[2]}"', found[2], _names(found[3] or "")),
     ),

@@ -11,7 +11,7 @@ import duckdb
 
 from contracts.names import Layer, Qualified
 from services.runner.engine.messages import misspelt_keyword
-from services.runner.problems import AuthorError, Problem
+from services.runner.problems import AuthorError, Problem, Unsure
 from services.runner.template import Rendered, ZoneCall
 from shared.similar import closest, did_you_mean
 from shared.sql_names import quote_reserved
@@ -94,6 +94,15 @@ class Statement:
 
 def parse(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statement:
     """Parse an author's query, without running any of it; `AuthorError` if it is not one SELECT."""
+    try:
+        return _parsed(connection, rendered)
+    except AuthorError as error:
+        if rendered.missing_parameters:
+            raise Unsure(rendered.missing_parameters, *error.problems) from error
+        raise
+
+
+def _parsed(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statement:
     quoted = quote_reserved(rendered.sql)
     sql, inserted = _without_semicolon(quoted.sql), quoted.inserted
     unread = Statement(rendered, sql, inserted, (), (), ())

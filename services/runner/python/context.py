@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cached_property
 from threading import RLock
 from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import duckdb
@@ -35,6 +35,9 @@ class Asked(Protocol):
 
     def files_of(self, namespace: str, zone: str, form: ZoneForm) -> list[ClaimedFile] | None:
         """The files that the run reads of a zone; None if there is no such zone."""
+
+    def meant(self, kind: Literal["table", "landing_zone"], name: str) -> str:
+        """What may have been meant by a name that there is not, as the end of a message."""
 
 
 class Files(list[str]):
@@ -148,7 +151,7 @@ class Context:
         table = table_name(name, self._facts.pipeline.namespace)
         relation = self._relation(table)
         if relation is None:
-            raise LookupError(f"there is no table {str(table)!r}")
+            raise LookupError(f"there is no table {str(table)!r}{self._asked.meant('table', str(table))}")
         self._asked.note_table(table)
         return relation
 
@@ -164,7 +167,8 @@ class Context:
         with self._asking:
             files = self._asked.files_of(named.namespace, named.zone, named.form)
         if files is None:
-            raise LookupError(f"there is no landing zone '{named.namespace}/{named.zone}'")
+            name = f"{named.namespace}/{named.zone}"
+            raise LookupError(f"there is no landing zone {name!r}{self._asked.meant('landing_zone', name)}")
         return Files(f"s3://{self._bucket}/{escaped(file.key)}" for file in files)
 
     @cached_property

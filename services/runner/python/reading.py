@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from contracts.landing import ClaimedFile, ZoneForm
 from contracts.names import Qualified
@@ -35,6 +36,9 @@ class _Asked:
         self.zones.add(NamedZone(namespace, zone, form))
         content = self._reading.content_of(namespace, zone, form)
         return None if content is None else list(content.files)
+
+    def meant(self, kind: Literal["table", "landing_zone"], name: str) -> str:
+        return self._reading.meant(kind, name)
 
 
 @contextmanager

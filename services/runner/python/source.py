@@ -4,15 +4,15 @@ import ast
 import re
 import symtable
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Final
 
 from contracts.landing import ZoneForm
-from contracts.names import NAME_PATTERN, Qualified
+from contracts.names import Qualified
 from services.runner.problems import AuthorError, Problem
-from services.runner.template import table_name
+from services.runner.template import table_name, zone_name
 
 PYTHON_FILE: Final = "pipeline.py"
 MODULE: Final = "pipeline"
@@ -40,6 +40,8 @@ class Source:
     """The tables that `ref(…)` names in so many words."""
     zones: tuple[NamedZone, ...]
     """The landing zones that `landing_zone(…)` names in so many words."""
+    places: Mapping[Qualified | NamedZone, Problem]
+    """Where each of them is named first, as a problem without a message."""
     names_all_zones: bool
     """Whether no call of `landing_zone(…)` works out what it asks for."""
 
@@ -67,8 +69,9 @@ def parse_source(text: str, namespace: str) -> Source:
     return Source(
         text,
         code,
-        tuple(dict.fromkeys(references.tables)),
-        tuple(dict.fromkeys(references.zones)),
+        tuple(named for named in references.places if isinstance(named, Qualified)),
+        tuple(named for named in references.places if isinstance(named, NamedZone)),
+        references.places,
         references.names_all_zones,
     )
 
@@ -129,8 +132,7 @@ class _References(ast.NodeVisitor):
         self._contexts = {"ctx"}
         if entrance is not None and entrance.args.args:
             self._contexts.add(entrance.args.args[0].arg)
-        self.tables: list[Qualified] = []
-        self.zones: list[NamedZone] = []
+        self.places: dict[Qualified | NamedZone, Problem] = {}
         self.names_all_zones = True
         self.problems: list[Problem] = []
 
@@ -141,7 +143,7 @@ class _References(ast.NodeVisitor):
             match self._function(node.func):
                 case "ref":
                     if (name := _text(node, 0, "name")) is not None:
-                        self.tables.append(table_name(name, self._namespace))
+                        self._note(table_name(name, self._namespace), node)
                 case "landing_zone":
                     self._take_zone(node)
         except ValueError as error:
@@ -153,7 +155,10 @@ class _References(ast.NodeVisitor):
         if zone is None or (takes_only and only is None):
             self.names_all_zones = False
             return
-        self.zones.append(named_zone(zone, only or "all", self._namespace))
+        self._note(named_zone(zone, only or "all", self._namespace), node)
+
+    def _note(self, named: Qualified | NamedZone, node: ast.Call) -> None:
+        self.places.setdefault(named, Problem(PYTHON_FILE, "", node.lineno, node.col_offset + 1))
 
     def _function(self, called: ast.expr) -> str | None:
         match called:
@@ -167,13 +172,10 @@ class _References(ast.NodeVisitor):
 
 def named_zone(zone: str, only: str, namespace: str) -> NamedZone:
     """The zone that `landing_zone(zone, only=…)` asks for; `ValueError` if it is none."""
-    owner, _, name = zone.rpartition("/")
     if only not in ("all", "new"):
         raise ValueError(f"landing_zone() takes only='new', not only={only!r}")
-    for part in (owner or namespace, name):
-        if not re.fullmatch(NAME_PATTERN, part):
-            raise ValueError(f"{zone!r} is not the name of a landing zone")
-    return NamedZone(owner or namespace, name, ZoneForm(only))
+    owner, name = zone_name(zone, namespace)
+    return NamedZone(owner, name, ZoneForm(only))
 
 
 def _text(node: ast.Call, position: int, name: str) -> str | None:

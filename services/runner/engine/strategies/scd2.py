@@ -77,6 +77,12 @@ class _History:
         )
 
     @cached_property
+    def _begins(self) -> bool:
+        """Whether the table has had no history so far: all its rows are current."""
+        table = self.batch.writing.table
+        return table is not None and field_of(table.schema(), IS_CURRENT) is None
+
+    @cached_property
     def _now(self) -> str:
         return f"{string(self.batch.writing.started_at.isoformat())}::timestamptz"
 
@@ -127,8 +133,7 @@ class _History:
 
     def _touched(self) -> list[PresentFile]:
         """The files that hold rows that end; all of them where the table has had no history so far."""
-        table = self.batch.writing.table
-        if table is not None and field_of(table.schema(), IS_CURRENT) is None:
+        if self._begins:
             return self._files
         found = self.batch.connection.execute(f"select distinct {FILE} from {_CLOSED}").fetchall()
         locations = {location for (location,) in found}
@@ -140,7 +145,7 @@ class _History:
         ended = f"z.{FILE} is not null"
         values = {
             end: f"case when {ended} then {self._now} else t.{column(end)} end",
-            is_current: f"not {ended} and coalesce(t.{column(is_current)}, t.{column(end)} is null)",
+            is_current: f"not {ended} and {'true' if self._begins else f't.{column(is_current)}'}",
         }
         columns = ", ".join(f"{values.get(one, f't.{column(one)}')} as {column(one)}" for one in self.batch.ids)
         return (

@@ -1,4 +1,4 @@
-"""How far a table has come: the greatest value of its watermark column, as SQL."""
+"""What a table holds already: whether anything, and how far it has come, as SQL."""
 
 import duckdb
 
@@ -6,6 +6,16 @@ from services.runner.engine.session import failure_of_ours
 from services.runner.engine.statement import identifier, string
 from services.runner.template import Sql
 from shared.similar import did_you_mean
+
+
+def has_snapshot(connection: duckdb.DuckDBPyConnection, location: str) -> bool:
+    """Whether anything was ever written to the table whose metadata is at `location`; no rows make no snapshot."""
+    try:
+        row = connection.execute(f"select count(*) from iceberg_snapshots({string(location)})").fetchone()
+    except duckdb.Error as error:
+        raise failure_of_ours(error) from error
+    assert row is not None, "an aggregate has one row"
+    return bool(row[0])
 
 
 def watermark(connection: duckdb.DuckDBPyConnection, location: str, column: str) -> Sql | None:
