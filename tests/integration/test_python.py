@@ -428,25 +428,3 @@ async def test_code_finds_no_password_and_can_do_no_more_than_its_run(around: Su
     assert "own table True" in said
     assert "zone of another False" in said
     assert "code False" in said
-
-
-async def test_a_run_that_outlives_its_key_is_given_another(settings: Settings) -> None:
-    short = settings.model_copy(update={"s3_run_key_seconds": 1.0, "runner_workers": 1})
-    code = "import time\nbefore = duckdb.sql('from duckdb_secrets()').fetchall()\n"
-    code += "while duckdb.sql('from duckdb_secrets()').fetchall() == before:\n    time.sleep(0.1)\n"
-    code += "result = pa.table({'id': [1]})\n"
-    async with surroundings(short) as around, serve(short):
-        one = await good(around, code)
-
-        assert await around.rows(one.pipeline) == [(1,)]
-
-
-async def test_a_store_that_makes_no_keys_is_told_in_the_log(settings: Settings) -> None:
-    without = settings.model_copy(update={"s3_run_role": None, "runner_workers": 1})
-    async with surroundings(without) as around, serve(without):
-        one = await around.request("select 1 as id")
-        ended = await around.finished(one)
-
-        assert ended.error is None
-        message = "the process of this run uses the object store with the runner's own key: s3_run_role is not set"
-        assert ("warning", message) in await log_of(around, one)
