@@ -75,7 +75,7 @@ def main_file(files: Mapping[str, str]) -> str:
         case [path]:
             return path
         case []:
-            raise AuthorError(Problem(PIPELINE_FILE, f"the pipeline has no {PIPELINE_FILE}, and no {PYTHON_FILE}"))
+            raise AuthorError(Problem(PIPELINE_FILE, f"the pipeline has neither {PIPELINE_FILE} nor {PYTHON_FILE}"))
         case _:
             message = f"the pipeline has both {PIPELINE_FILE} and {PYTHON_FILE}; it is one of them"
             raise AuthorError(Problem(PYTHON_FILE, message))

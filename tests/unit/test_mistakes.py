@@ -14,6 +14,7 @@ from contracts.names import Qualified
 from services.runner.compile import compile_pipeline
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.session import errors_of
+from services.runner.engine.statement import Statement
 from services.runner.problems import WorkFailed
 from services.runner.template import Facts
 from services.runner.validate import validate
@@ -115,7 +116,9 @@ SETTINGS = (
         "tests/quality/t.sql:1: unknown severity 'wran', did you mean 'warn'?",
         test="-- @severity: wran\nselect 1",
     ),
-    Mistake("pipeline.sql: the pipeline has no pipeline.sql", files={"config.yaml": "tags: a"}, sql=""),
+    Mistake(
+        "pipeline.sql: the pipeline has neither pipeline.sql nor pipeline.py", files={"config.yaml": "tags: a"}, sql=""
+    ),
 )
 
 JINJA = (
@@ -314,8 +317,9 @@ def test_a_mistake_is_told_when_the_query_is_run(mistake: Mistake, database: duc
     facts = Facts(UUID(int=7), datetime(2026, 1, 2, tzinfo=UTC), MINE, "full_refresh", lambda: False)
     compiled = compile_pipeline(database, mistake.all_files, lambda _: facts)
     zone = ZoneContent([ClaimedFile(file_id=UUID(int=1), filename="a.csv", key="a.csv", version_id="v", size_bytes=1)])
-    zones = {use.call.placeholder: zone for use in compiled.statement.zones}
-    bound = bind(compiled.statement, {Qualified("default", "bronze", "source"): "source"}, zones, "rat")
+    assert isinstance(compiled.code, Statement)
+    zones = {use.call.placeholder: zone for use in compiled.code.zones}
+    bound = bind(compiled.code, {Qualified("default", "bronze", "source"): "source"}, zones, "rat")
 
     with pytest.raises(WorkFailed) as failed:
         _run(database, bound)
