@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from bench.appends import EDGE, appends
+from bench.commits import TIMES, commits
 from bench.data_path import ROWS, data_path
 from bench.figures import table
 from bench.idle import idle
@@ -67,6 +68,9 @@ async def measure(stacks: Sequence[str], count_of_appends: int) -> str:
             ["pipeline", "request → started", "request → finished", "floor, by hand", "ratio"],
         ),
         profiles := Section("Where the time of a run goes: medians in ms", ["pipeline", *PHASES, rest]),
+        written := Section(
+            f"{TIMES} commits to one table: median / p99 in ms", ["commit", "ours", "PyIceberg's", "ratio"]
+        ),
         puts := Section("One small file", ["from → to", "median / p99 in ms"]),
         rates := Section("40 runs of 40 pipelines, requested at once", ["workers", "runs a second"]),
         scales := Section(f"Data path: {ROWS:,} rows × 5 columns", ["what", "seconds", "peak memory, MB", "ratio"]),
@@ -79,6 +83,7 @@ async def measure(stacks: Sequence[str], count_of_appends: int) -> str:
             figures = await latency(two)
             paths.add(stack, figures.latencies)
             profiles.add(stack, figures.profiles)
+            written.add(stack, await commits(two.stack.settings))
             puts.add(stack, await put_to_started(two))
             rates.add(stack, [await throughput(two, 2)])
             scales.add(stack, await data_path(two))
