@@ -8,7 +8,17 @@ import pytest
 
 from infra.stacks.stack import Stack
 from services.runner.domain import FailureKind
-from services.runner.frames import Failed, Interrupt, Looked, Previewed, PreviewOrder, Validated, ValidationOrder
+from services.runner.frames import (
+    AskLocations,
+    Failed,
+    Interrupt,
+    Locations,
+    Looked,
+    Previewed,
+    PreviewOrder,
+    Validated,
+    ValidationOrder,
+)
 from services.runner.pool import Pool, Process, ProcessLost, pool
 from shared.lakehouse.connect import lakehouse
 from tests.waiting import eventually
@@ -118,6 +128,8 @@ async def test_a_process_that_is_interrupted_stops_and_goes_on_to_the_next(proce
                     return part
                 case Looked() | Failed() as end:
                     return end
+                case AskLocations(tables=tables):
+                    await process.send(Locations(locations=dict.fromkeys(tables)))
                 case _:
                     pass
 
