@@ -213,7 +213,7 @@ ERRORS = {
     "rows that do not convert": (
         "def pipeline(ctx):\n    return ctx.duckdb.sql(\"select cast('x' || range as int) as id from range(3)\")",
         ErrorKind.SQL,
-        "pipeline.py: Conversion error: Could not convert string",
+        "pipeline.py: Could not convert string",
     ),
     "a mistake of syntax": (
         "def pipeline(ctx):\n    return (\n",
