@@ -38,8 +38,10 @@ async def around(stack: Stack) -> AsyncIterator[Surroundings]:
 
 async def requested(around: Surroundings, pipeline: str, files: dict[str, str], pipeline_id: object) -> RunOf:
     tests = {path.split("/")[-1].removesuffix(".sql"): text for path, text in files.items() if "/" in path}
+    main = "pipeline.py" if "pipeline.py" in files else "pipeline.sql"
     return await around.request(
-        files["pipeline.sql"],
+        files[main],
+        path=main,
         pipeline=pipeline,
         pipeline_id=pipeline_id,
         config=files.get("config.yaml"),
