@@ -1,4 +1,7 @@
-"""`python -m bench [STACK…] [--write]`: measure stacks; with `--write`, put the tables into `docs/benchmarks.md`."""
+"""`python -m bench [STACK…] [--appends=N] [--write]`: measure stacks.
+
+With `--write`, put the tables into `docs/benchmarks.md`; with `--only-appends`, measure appends and nothing else.
+"""
 
 import asyncio
 import os
@@ -9,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from bench.appends import EDGE, appends
+from bench.commits import TIMES, commits
 from bench.data_path import ROWS, data_path
 from bench.figures import table
 from bench.idle import idle
@@ -17,6 +22,7 @@ from bench.run_path import PHASES, latency, put_to_started, throughput
 from infra.stacks.table import STACKS
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+APPENDS = 500
 BEGIN, END = "<!-- figures: written by `python -m bench --write` -->", "<!-- end of figures -->"
 
 
@@ -39,7 +45,21 @@ class Section:
         return f"### {self.title}\n\n{table(['stack', *self.header], self.rows)}"
 
 
-async def measure(stacks: Sequence[str]) -> str:
+def _of_appends() -> Section:
+    header = ["runs", f"first {EDGE}, ms", f"last {EDGE}, ms", "ratio", "slowest, ms", "runs with a second attempt"]
+    return Section("Runs that append one row to one table, one after the other: medians", header)
+
+
+async def measure_appends(stacks: Sequence[str], count: int) -> str:
+    """Appends only, as Markdown."""
+    section = _of_appends()
+    for stack in stacks:
+        async with platform(stack, workers=2) as two:
+            section.add(stack, await appends(two, count))
+    return section.markdown()
+
+
+async def measure(stacks: Sequence[str], count_of_appends: int) -> str:
     """Everything, as Markdown; what is measured of one stack stands beside what is measured of the other."""
     rest = "around it"
     sections = (
@@ -48,9 +68,13 @@ async def measure(stacks: Sequence[str]) -> str:
             ["pipeline", "request → started", "request → finished", "floor, by hand", "ratio"],
         ),
         profiles := Section("Where the time of a run goes: medians in ms", ["pipeline", *PHASES, rest]),
+        written := Section(
+            f"{TIMES} commits to one table: median / p99 in ms", ["commit", "ours", "PyIceberg's", "ratio"]
+        ),
         puts := Section("One small file", ["from → to", "median / p99 in ms"]),
         rates := Section("40 runs of 40 pipelines, requested at once", ["workers", "runs a second"]),
         scales := Section(f"Data path: {ROWS:,} rows × 5 columns", ["what", "seconds", "peak memory, MB", "ratio"]),
+        growing := _of_appends(),
         quiet := Section("Idle", ["process", "how many", "PSS, MB", "CPU, % of a core"]),
     )
     for stack in stacks:
@@ -59,9 +83,11 @@ async def measure(stacks: Sequence[str]) -> str:
             figures = await latency(two)
             paths.add(stack, figures.latencies)
             profiles.add(stack, figures.profiles)
+            written.add(stack, await commits(two.stack.settings))
             puts.add(stack, await put_to_started(two))
             rates.add(stack, [await throughput(two, 2)])
             scales.add(stack, await data_path(two))
+            growing.add(stack, await appends(two, count_of_appends))
         async with platform(stack, workers=1) as one:
             rates.add(stack, [await throughput(one, 1)])
     memory = psutil.virtual_memory().total / 2**30
@@ -74,7 +100,12 @@ def main() -> None:
     asked = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     if unknown := [stack for stack in asked if stack not in STACKS]:
         sys.exit(f"no stack is called {unknown[0]!r}; there are {', '.join(STACKS)}")
-    figures = asyncio.run(measure(asked or list(STACKS)))
+    given = [argument.removeprefix("--appends=") for argument in sys.argv[1:] if argument.startswith("--appends=")]
+    count = int(given[-1]) if given else APPENDS
+    if "--only-appends" in sys.argv[1:]:
+        print(f"\n{asyncio.run(measure_appends(asked or list(STACKS), count))}")
+        return
+    figures = asyncio.run(measure(asked or list(STACKS), count))
     print(f"\n{figures}")
     if "--write" in sys.argv[1:]:
         before, _, rest = DOCUMENT.read_text().partition(BEGIN)

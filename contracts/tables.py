@@ -37,15 +37,16 @@ class Column(Message):
 
 
 class Table(Message):
-    """A table on main, as lists show it."""
+    """A table or a view on main, as lists show it."""
 
     namespace: str
     layer: str
     name: str
+    kind: Literal["table", "view"] = "table"
     row_count: int
-    """From the table's Iceberg metadata."""
+    """From the table's Iceberg metadata; 0 for a view, which has no rows of its own."""
     size_bytes: int
-    """Of its data files."""
+    """Of its data files; 0 for a view."""
     description: str | None = None
     owner: str | None = None
     updated_at: datetime | None = None
@@ -67,7 +68,7 @@ class Tables(Message):
 
 
 class ListTables(Query[Tables], PageRequest, subject="query.list_tables"):
-    """List the tables on main, by name."""
+    """List the tables and views on main, by name."""
 
     namespace: str | None = None
     layer: Layer | None = None

@@ -114,6 +114,15 @@ class Settings(BaseSettings):
     tick_interval_seconds: float = 30
     """How long any loop that waits for a due time sleeps at the most."""
 
+    compaction_min_files: int = Field(default=50, ge=2)
+    """So many small files of about the same size, in a partition of a table, are written anew as few."""
+    reaper_interval_minutes: float = Field(default=60, gt=0)
+    """How often files that nothing needs any more are removed, by one of the runners."""
+    iceberg_orphan_file_max_age_days: float = Field(default=3, ge=1 / 24)
+    """Younger files stay: longer than any run takes, which writes files before anything needs them."""
+    iceberg_snapshot_max_age_days: float = Field(default=7, ge=1)
+    """For how long what tables were on main stays readable."""
+
     alive_file: str | None = None
     """A file that is touched every few seconds while the services of this process turn; for health checks."""
 

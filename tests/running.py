@@ -27,6 +27,7 @@ from contracts.landing import (
     Zone,
     Zones,
 )
+from contracts.maintenance import ClaimUpkeep, EndUpkeep, UpkeepClaimed
 from contracts.messages import Query, utc_now
 from contracts.names import Qualified
 from contracts.pipelines import DraftPins, PinDraft
@@ -113,6 +114,10 @@ class Surroundings:
     """Called with each `CheckAttempt` before it is answered."""
     when_changed: Any = None
     """Called before ingest says that files have changed."""
+    under_way: UUID | None = None
+    """The run that is under way of any table that a runner wants to look after."""
+    upkeep_claims: list[ClaimUpkeep] = field(default_factory=list)
+    upkeep_ends: list[EndUpkeep] = field(default_factory=list)
 
     # What the test does
 
@@ -318,6 +323,13 @@ class Surroundings:
             raise NotFound(f"there is no pipeline {query.pipeline!r}")
         return DraftPins(pipeline_id=uuid4(), files=self.drafts[query.pipeline])
 
+    async def claim_upkeep(self, query: ClaimUpkeep) -> UpkeepClaimed:
+        self.upkeep_claims.append(query)
+        return UpkeepClaimed(is_granted=True, run_under_way=self.under_way)
+
+    async def end_upkeep(self, query: EndUpkeep) -> None:
+        self.upkeep_ends.append(query)
+
     # What ingest does
 
     async def find_zone(self, query: FindZone) -> Zone:
@@ -398,6 +410,8 @@ async def surroundings(settings: Settings) -> AsyncIterator[Surroundings]:
         around = Surroundings(settings, catalog, ingest, gateway, code, bucket, tables)
         catalog.answer(ClaimRun, around.claim)
         catalog.answer(CheckAttempt, around.check_attempt)
+        catalog.answer(ClaimUpkeep, around.claim_upkeep)
+        catalog.answer(EndUpkeep, around.end_upkeep)
         catalog.hear(AttemptFinished, around.end)
         catalog.hear(RunProgressed, around.note_progress)
         ingest.answer(ClaimFiles, around.claim_files)

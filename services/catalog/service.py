@@ -9,6 +9,8 @@ from services.catalog.code import service as code_service
 from services.catalog.code.service import Code
 from services.catalog.runs import service as runs_service
 from services.catalog.runs.service import RunsService
+from services.catalog.upkeep import service as upkeep_service
+from services.catalog.upkeep.service import UpkeepService
 from shared.background import background, every
 from shared.bus import Bus, connect
 from shared.database import database
@@ -21,10 +23,11 @@ CANCEL_SECONDS: Final = 1.0
 """How often runners are told which runs are not wanted."""
 
 
-def wire(bus: Bus, code: Code, runs: RunsService) -> None:
+def wire(bus: Bus, code: Code, runs: RunsService, upkeep: UpkeepService) -> None:
     """Register what catalog hears, says, asks and answers."""
     code_service.wire(bus, code)
     runs_service.wire(bus, runs)
+    upkeep_service.wire(bus, upkeep)
 
 
 @asynccontextmanager
@@ -34,7 +37,7 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
     async with database(settings, "catalog", MIGRATIONS) as db, object_store(settings, "catalog") as objects:
         runs = RunsService(db, objects, bus, runs_service.limits(settings))
         code = Code(db, objects, bus, settings, on_removed=runs.cancel_runs_of)
-        wire(bus, code, runs)
+        wire(bus, code, runs, UpkeepService(db))
         patience = min(settings.tick_interval_seconds, settings.run_silence_seconds / 4)
         async with (
             relay(db, bus),

@@ -15,9 +15,9 @@ class Kind(IntEnum):
     ASK = 2
     """A statement, as `Ask`."""
     NAMES = 3
-    """What the statement names, as `Named`."""
+    """What the statement names, as `Named`; then, by turns, what the views name that it reads."""
     RUN = 4
-    """Where that is, as `Found`."""
+    """Where that is, as `Found`; the statement runs when no view names anything more."""
     ARROW = 5
     """A piece of the result as an Arrow IPC stream."""
     END = 6
@@ -35,7 +35,7 @@ class Ask(TypedDict):
 
 
 class Named(TypedDict):
-    """The tables that a statement names, in full, and whether it asks which tables there are."""
+    """The tables that a statement or a view names, in full, and whether it asks which tables there are."""
 
     tables: list[str]
     lists_tables: bool
@@ -46,6 +46,8 @@ class Found(TypedDict):
 
     locations: dict[str, str]
     """Table → location of its metadata."""
+    views: dict[str, str]
+    """View → its query."""
     columns: dict[str, list[tuple[str, str]]]
     """Table → names and types of its columns, for a statement that asks which tables there are."""
     known: list[str]

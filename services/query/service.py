@@ -1,4 +1,4 @@
-"""Query: SQL over the tables on main, their schemas and previews."""
+"""Query: SQL over the tables and views on main, their schemas and previews."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -35,7 +35,7 @@ from shared.bus import Bus, connect
 from shared.chunks import send_chunks
 from shared.errors import Invalid, NotFound
 from shared.lakehouse.connect import lakehouse
-from shared.lakehouse.port import MAIN, Lakehouse
+from shared.lakehouse.port import MAIN, Lakehouse, Relation, RelationKind
 from shared.object_store import object_store
 from shared.settings import Settings
 
@@ -63,7 +63,7 @@ class QueryService:
         """Read the first rows of a table."""
         table = _table(query.namespace, query.layer, query.name)
         at = query.snapshot or await self.lakehouse.head()
-        await self._location(table, at)
+        await self._relation(table, at)
         # One more than is wanted tells whether there are more.
         sql = f'from "{table.namespace}"."{table.layer}"."{table.name}" limit {query.limit + 1}'
         return await self._run(sql, table.namespace, query.limit, query.inbox, at)
@@ -76,7 +76,7 @@ class QueryService:
             found = await self._found(named, at)
 
             async def content() -> AsyncIterator[bytes]:
-                async for piece in worker.run(found):
+                async for piece in worker.run(found, lambda named: self._found(named, at)):
                     if isinstance(piece, bytes):
                         yield piece
                     else:
@@ -88,49 +88,66 @@ class QueryService:
         return ResultEnd(total_rows=end["rows"], truncated=end["truncated"], duration_ms=duration_ms)
 
     async def _found(self, named: Named, at: str) -> Found:
-        """Where the tables of a statement are, all at one reference."""
+        """Where the tables of a statement are, and what its views stand for, all at one reference."""
         if named["lists_tables"]:
             return await self._all(named, at)
-        locations = await asyncio.gather(*(self._find(name, at) for name in named["tables"]))
-        found = {name: location for name, location in zip(named["tables"], locations, strict=True) if location}
-        known = [] if len(found) == len(named["tables"]) else [str(table) for table in await self.lakehouse.tables(at)]
-        return Found(locations=found, columns={}, known=known)
+        relations = await asyncio.gather(*(self._find(name, at) for name in named["tables"]))
+        found = {name: relation for name, relation in zip(named["tables"], relations, strict=True) if relation}
+        is_complete = len(found) == len(named["tables"])
+        known = [] if is_complete else [str(name) for name in await self.lakehouse.relations(at)]
+        return await self._told(found, columns={}, known=known)
 
     async def _all(self, named: Named, at: str) -> Found:
-        tables = {str(table): location for table, location in (await self.lakehouse.tables(at)).items()}
-        facts = await self.facts.of_all(tables.values())
+        relations = {str(name): relation for name, relation in (await self.lakehouse.relations(at)).items()}
+        facts = await self.facts.of_all(relation.location for relation in relations.values())
+        columns = {
+            name: [(column.name, column.type) for column in fact.columns]
+            for name, fact in zip(relations, facts, strict=True)
+        }
+        found = {name: relations[name] for name in named["tables"] if name in relations}
+        return await self._told(found, columns=columns, known=list(relations))
+
+    async def _told(
+        self, found: Mapping[str, Relation], *, columns: dict[str, list[tuple[str, str]]], known: list[str]
+    ) -> Found:
+        views = {name: relation for name, relation in found.items() if relation.kind is RelationKind.VIEW}
+        facts = await self.facts.of_all(relation.location for relation in views.values())
+        queries = {name: fact.query for name, fact in zip(views, facts, strict=True)}
+        for name, query in queries.items():
+            if query is None:
+                raise Invalid(f"view {name} was made by another engine, in an SQL that cannot be read here")
         return Found(
-            locations={name: tables[name] for name in named["tables"] if name in tables},
-            columns={
-                name: [(column.name, column.type) for column in fact.columns]
-                for name, fact in zip(tables, facts, strict=True)
-            },
-            known=list(tables),
+            locations={name: relation.location for name, relation in found.items() if name not in views},
+            views={name: query for name, query in queries.items() if query is not None},
+            columns=columns,
+            known=known,
         )
 
-    async def _find(self, name: str, at: str) -> str | None:
+    async def _find(self, name: str, at: str) -> Relation | None:
         try:
             table = Qualified.parse(name)
         except ValueError:
             return None
-        return await self.lakehouse.location(table, at)
+        return await self.lakehouse.relation(table, at)
 
-    async def _location(self, table: Qualified, at: str) -> str:
-        location = await self.lakehouse.location(table, at)
-        if location is None:
-            raise NotFound(f"no table {str(table)!r}")
-        return location
+    async def _relation(self, name: Qualified, at: str) -> Relation:
+        relation = await self.lakehouse.relation(name, at)
+        if relation is None:
+            raise NotFound(f"no table {str(name)!r}")
+        return relation
 
     async def list_tables(self, query: ListTables) -> Tables:
-        """List the tables on main with their sizes and what their owners say of them."""
-        locations = await self.lakehouse.tables()
+        """List the tables and views on main with their sizes and what their owners say of them."""
+        relations = await self.lakehouse.relations()
         names = sorted(
             table
-            for table in locations
+            for table in relations
             if query.namespace in (None, table.namespace) and query.layer in (None, table.layer)
         )
         page = names[query.start : query.start + query.limit]
-        facts, docs = await asyncio.gather(self.facts.of_all(locations[table] for table in page), self._docs(page))
+        facts, docs = await asyncio.gather(
+            self.facts.of_all(relations[table].location for table in page), self._docs(page)
+        )
         return Tables(
             tables=[
                 Table(**_summary(table, fact, docs.get(str(table)))) for table, fact in zip(page, facts, strict=True)
@@ -149,8 +166,8 @@ class QueryService:
     async def find_table(self, query: FindTable) -> TableWithColumns:
         """Show a table with its columns."""
         table = _table(query.namespace, query.layer, query.name)
-        location = await self._location(table, MAIN)
-        facts, docs = await asyncio.gather(self.facts.of(location), self.bus.ask(FindTableDocs(table=str(table))))
+        found = await self._relation(table, MAIN)
+        facts, docs = await asyncio.gather(self.facts.of(found.location), self.bus.ask(FindTableDocs(table=str(table))))
         columns = [
             Column(
                 name=column.name,
@@ -163,22 +180,22 @@ class QueryService:
         return TableWithColumns(**_summary(table, facts, docs), columns=columns)
 
     async def read_schemas(self, query: ReadSchemas) -> SchemasEnd:
-        """Send the columns of every table on main."""
-        locations = await self.lakehouse.tables()
-        await send_chunks(self.bus, query.inbox, self._schemas(locations))
-        return SchemasEnd(total=len(locations))
+        """Send the columns of every table and view on main."""
+        relations = await self.lakehouse.relations()
+        await send_chunks(self.bus, query.inbox, self._schemas(relations))
+        return SchemasEnd(total=len(relations))
 
     async def read_ahead(self, event: TableChanged) -> None:
         """Read what the metadata of a changed table says, so that the next list of tables need not."""
-        location = await self.lakehouse.location(Qualified(event.namespace, event.layer, event.name))
-        if location is not None:
-            await self.facts.of(location)
+        relation = await self.lakehouse.relation(Qualified(event.namespace, event.layer, event.name))
+        if relation is not None:
+            await self.facts.of(relation.location)
 
-    async def _schemas(self, locations: Mapping[Qualified, str]) -> AsyncIterator[bytes]:
-        names = sorted(locations)
+    async def _schemas(self, relations: Mapping[Qualified, Relation]) -> AsyncIterator[bytes]:
+        names = sorted(relations)
         for start in range(0, len(names), _SCHEMAS_AT_ONCE):
             page = names[start : start + _SCHEMAS_AT_ONCE]
-            facts = await self.facts.of_all(locations[table] for table in page)
+            facts = await self.facts.of_all(relations[table].location for table in page)
             for table, fact in zip(page, facts, strict=True):
                 columns = [SchemaColumn(name=column.name, type=column.type) for column in fact.columns]
                 schema = TableSchema(**table._asdict(), columns=columns)
@@ -195,6 +212,7 @@ def _table(namespace: str, layer: str, name: str) -> Qualified:
 def _summary(table: Qualified, facts: Facts, docs: TableSummary | None) -> dict[str, str | int | datetime | None]:
     return {
         **table._asdict(),
+        "kind": "view" if facts.is_view else "table",
         "row_count": facts.row_count,
         "size_bytes": facts.size_bytes,
         "description": docs.description if docs else "",

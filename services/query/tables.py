@@ -1,4 +1,4 @@
-"""What the metadata of Iceberg tables says: columns, rows, bytes."""
+"""What the metadata of Iceberg tables and views says: columns, rows, bytes, and the query of a view."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from shared.errors import Internal
+from shared.lakehouse.views import current_version, query_of
 from shared.object_store import ObjectStore
 
 _KEPT: Final = 2000
@@ -44,12 +45,16 @@ class FoundColumn:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the metadata file of a table says about its current state."""
+    """What the metadata file of a table or a view says about its current state."""
 
     columns: tuple[FoundColumn, ...]
     row_count: int
     size_bytes: int
     updated_at: datetime
+    is_view: bool = False
+    """A view has no rows and no bytes of its own."""
+    query: str | None = None
+    """What a view stands for; None for one that some other engine made, in an SQL of its own."""
 
 
 class TableFacts:
@@ -80,18 +85,35 @@ class TableFacts:
 
 
 def facts_of(metadata: dict[str, Any]) -> Facts:
-    """Read the facts from metadata as Iceberg's specification lays it out (versions 1 to 3)."""
+    """Read the facts from metadata as Iceberg's specification lays it out: of a table (versions 1 to 3), or a view."""
+    if "view-uuid" in metadata:
+        return _view_facts(metadata)
     schemas = metadata.get("schemas") or [metadata["schema"]]
-    current = metadata.get("current-schema-id", schemas[0].get("schema-id"))
-    schema = next(schema for schema in schemas if schema.get("schema-id") == current)
     summary = _summary(metadata)
     return Facts(
-        columns=tuple(
-            FoundColumn(field["name"], type_name(field["type"]), not field["required"]) for field in schema["fields"]
-        ),
+        columns=_columns(schemas, metadata.get("current-schema-id", schemas[0].get("schema-id"))),
         row_count=int(summary.get("total-records", 0)),
         size_bytes=int(summary.get("total-files-size", 0)),
         updated_at=datetime.fromtimestamp(metadata["last-updated-ms"] / 1000, UTC),
+    )
+
+
+def _view_facts(metadata: dict[str, Any]) -> Facts:
+    version = current_version(metadata)
+    return Facts(
+        columns=_columns(metadata["schemas"], version["schema-id"]),
+        row_count=0,
+        size_bytes=0,
+        updated_at=datetime.fromtimestamp(version["timestamp-ms"] / 1000, UTC),
+        is_view=True,
+        query=query_of(metadata),
+    )
+
+
+def _columns(schemas: list[dict[str, Any]], current: int | None) -> tuple[FoundColumn, ...]:
+    schema = next(schema for schema in schemas if schema.get("schema-id") == current)
+    return tuple(
+        FoundColumn(field["name"], type_name(field["type"]), not field["required"]) for field in schema["fields"]
     )
 
 

@@ -20,7 +20,8 @@ from contracts.names import Qualified
 from services.query.domain import Names, Problem, Reference, error_of, names_in, unknown_table
 from services.query.frames import HEADER, Ask, Ended, Failed, Found, Kind, Named, frame
 from shared.duckdb_engine import connect
-from shared.errors import Internal, RatError, Unavailable
+from shared.errors import Internal, Invalid, RatError, Unavailable
+from shared.lakehouse.views import in_order
 from shared.settings import Settings
 from shared.sql_names import Quoted, quote_reserved
 
@@ -90,7 +91,9 @@ def _answer(
             tables = sorted({str(reference.table) for reference in names.references})
             _send(pipe, Kind.NAMES, Named(tables=tables, lists_tables=names.lists_tables))
             found = Found(**requests.get())  # type: ignore[typeddict-item]
-            _register(database, names, found, ask["namespace"])
+            _check_found(names, found, ask["namespace"])
+            reads = _look_into_views(database, found, requests, pipe)
+            _register(database, names, found, reads, ask["namespace"])
             _lock(database, found)
             _send(pipe, Kind.END, _run(database, quoted.sql, ask["limit"], pipe))
         except duckdb.Error as error:
@@ -154,20 +157,88 @@ def _tree(database: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
     return tree
 
 
-def _register(database: duckdb.DuckDBPyConnection, names: Names, found: Found, namespace: str) -> None:
+def _check_found(names: Names, found: Found, namespace: str) -> None:
     known = [Qualified.parse(name) for name in found["known"]]
     for reference in names.references:
-        if str(reference.table) not in found["locations"]:
+        if str(reference.table) not in found["locations"] | found["views"]:
             raise Refused("Catalog", unknown_table(reference, known, namespace))
-    tables = {Qualified.parse(name) for name in (*found["locations"], *found["columns"])}
+
+
+def _look_into_views(
+    database: duckdb.DuckDBPyConnection,
+    found: Found,
+    requests: "SimpleQueue[dict[str, Any]]",
+    pipe: BinaryIO | RawIOBase,
+) -> dict[Qualified, set[Qualified]]:
+    """What each view reads; what they name is asked for and put into `found`, until it is all there."""
+    reads: dict[Qualified, set[Qualified]] = {}
+    while unread := found["views"].keys() - {str(view) for view in reads}:
+        for name in sorted(unread):
+            view = Qualified.parse(name)
+            reads[view] = _read_by(database, view, found["views"][name])
+        known = found["locations"] | found["views"]
+        missing = sorted({str(table) for tables in reads.values() for table in tables} - known.keys())
+        if not missing:
+            break
+        _send(pipe, Kind.NAMES, Named(tables=missing, lists_tables=False))
+        more = Found(**requests.get())  # type: ignore[typeddict-item]
+        found["locations"] |= more["locations"]
+        found["views"] |= more["views"]
+        _check_views(reads, found)
+    return reads
+
+
+def _read_by(database: duckdb.DuckDBPyConnection, view: Qualified, sql: str) -> set[Qualified]:
+    """The tables and views that a view names; it may say what a statement may."""
+    try:
+        return {reference.table for reference in parse(database, sql, view.namespace).references}
+    except Refused as error:
+        raise _in_view(view, error) from error
+    except duckdb.Error as error:
+        raise _in_view(view, _refused(error)) from error
+
+
+def _check_views(reads: Mapping[Qualified, set[Qualified]], found: Found) -> None:
+    for view, tables in sorted(reads.items()):
+        gone = sorted(str(table) for table in tables if str(table) not in found["locations"] | found["views"])
+        if gone:
+            problem = Problem(f"Catalog Error: View {view} reads {gone[0]}, which does not exist!")
+            raise Refused("Catalog", problem)
+
+
+def _in_view(view: Qualified, refused: Refused) -> Refused:
+    """What is wrong with the query of a view, which has no place in the statement that reads it."""
+    return Refused(refused.kind, Problem(f"View {view} cannot be read: {refused.problem.message}"))
+
+
+def _views_in_order(reads: Mapping[Qualified, set[Qualified]]) -> list[Qualified]:
+    try:
+        return in_order(reads)
+    except Invalid as error:
+        raise Refused("Catalog", Problem(f"Catalog Error: {error.message}")) from error
+
+
+def _register(
+    database: duckdb.DuckDBPyConnection,
+    names: Names,
+    found: Found,
+    reads: Mapping[Qualified, set[Qualified]],
+    namespace: str,
+) -> None:
+    tables = {Qualified.parse(name) for name in (*found["locations"], *found["views"], *found["columns"])}
     for catalog in sorted({table.namespace for table in tables} | {namespace}):
         _attach(database, catalog)
     for catalog, layer in sorted({(table.namespace, table.layer) for table in tables}):
         database.execute(f"create schema {_name(catalog, layer)}")
     for name, location in found["locations"].items():
         database.execute(f"create view {_name(*name.split('.'))} as from iceberg_scan({_text(location)})")
+    for view in _views_in_order(reads):
+        try:
+            database.execute(f"create view {_name(*view)} as\n{found['views'][str(view)]}")
+        except duckdb.Error as error:
+            raise _in_view(view, _refused(error)) from error
     for name, columns in found["columns"].items():
-        if name not in found["locations"]:
+        if name not in found["locations"] | found["views"]:
             declared = ", ".join(f"{_name(column)} {kind}" for column, kind in columns)
             database.execute(f"create table {_name(*name.split('.'))} ({declared})")
     database.execute(f"use {_name(namespace)}")

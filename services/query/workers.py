@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -55,11 +55,17 @@ class Worker:
         named: Named = json.loads(await self._receive(Kind.NAMES))
         return named
 
-    async def run(self, found: Found) -> AsyncIterator[bytes | Ended]:
-        """Run the statement: pieces of an Arrow IPC stream, and at last how it ended."""
+    async def run(self, found: Found, find: Callable[[Named], Awaitable[Found]]) -> AsyncIterator[bytes | Ended]:
+        """Run the statement: pieces of an Arrow IPC stream, and at last how it ended.
+
+        `find` is asked for what the views name that were found.
+        """
         self._send(Kind.RUN, found)
         while True:
             kind, body = await self._next()
+            if kind == Kind.NAMES:
+                self._send(Kind.RUN, await find(json.loads(body)))
+                continue
             if kind == Kind.END:
                 ended: Ended = json.loads(body)
                 self.is_free = True

@@ -4,10 +4,10 @@ from dataclasses import asdict
 from typing import NoReturn
 
 from contracts.names import Qualified
-from services.runner.frames import AskLocations, AskMove, Locations, Moved, NewMetadata
+from services.runner.frames import AskLocations, AskMove, Locations, Moved, NewMetadata, NewView
 from services.runner.workplace import Parent
 from shared.errors import Conflict, Forbidden
-from shared.lakehouse.port import MAIN, BranchClosed, MetadataFile
+from shared.lakehouse.port import MAIN, BranchClosed, MetadataFile, Relation, RelationKind, ViewFile
 
 
 class AskedTables:
@@ -20,15 +20,29 @@ class AskedTables:
         """Say where a table's metadata is on the run's branch."""
         return self._parent.ask(AskLocations(tables=[str(table)]), Locations).locations[str(table)]
 
-    async def commit(self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | None) -> None:
-        """Move the run's table on its branch from one metadata file to the next."""
-        asked = AskMove(expected=expected, new=None if new is None else NewMetadata(**asdict(new)))
+    async def relation(self, name: Qualified, at: str = MAIN) -> Relation | None:
+        """Say what a name stands for on the run's branch."""
+        answer = self._parent.ask(AskLocations(tables=[str(name)]), Locations)
+        if (view := answer.views.get(str(name))) is not None:
+            return Relation(RelationKind.VIEW, view.location)
+        location = answer.locations[str(name)]
+        return Relation(RelationKind.TABLE, location) if location is not None else None
+
+    async def commit(
+        self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
+    ) -> None:
+        """Move the run's table, or view, on its branch from one metadata file to the next."""
+        asked = AskMove(expected=expected, new=_told(new))
         moved = self._parent.ask(asked, Moved)
         match moved.refused:
             case "closed":
                 raise BranchClosed(moved.message)
             case "conflict":
                 raise Conflict(moved.message)
+
+    async def relations(self, at: str = MAIN) -> dict[Qualified, Relation]:
+        """Refuse: a run knows the tables that it asks for by name."""
+        _refuse("listing tables and views")
 
     async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
         """Refuse: a run knows the tables that it asks for by name."""
@@ -41,6 +55,16 @@ class AskedTables:
     async def ensure_namespace(self, namespace: str, layer: str) -> None:
         """Refuse, likewise."""
         _refuse("making a namespace")
+
+
+def _told(new: MetadataFile | ViewFile | None) -> NewMetadata | NewView | None:
+    match new:
+        case None:
+            return None
+        case MetadataFile():
+            return NewMetadata(**asdict(new))
+        case ViewFile():
+            return NewView(**asdict(new))
 
 
 def _refuse(what: str) -> NoReturn:

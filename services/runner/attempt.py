@@ -130,6 +130,8 @@ class AttemptWork:
                 self._branch, self.attempt.run_id, self.attempt.attempt, since=self.attempt.head
             )
             self._is_unanswered = False
+            if self._merged is not None:
+                self.resources.changed.note(self._merged)
         except MergeConflict as error:
             self._is_unanswered = False
             self.journal.log(error.message)

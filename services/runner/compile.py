@@ -9,11 +9,13 @@ import duckdb
 from services.runner.config import (
     CONFIG_FILE,
     Config,
+    Materialized,
     QualityHeader,
     read_config,
     read_test_header,
 )
 from services.runner.engine.statement import Statement, parse
+from services.runner.engine.views import view_problems
 from services.runner.languages import SQL_FILE
 from services.runner.plugins import pipeline_types
 from services.runner.problems import AuthorError, Problem
@@ -44,6 +46,11 @@ class Compiled:
     tests: tuple[CompiledTest, ...]
 
     @property
+    def is_view(self) -> bool:
+        """Whether its query is kept, in place of its rows."""
+        return self.config.materialized is Materialized.VIEW
+
+    @property
     def statements(self) -> list[Statement]:
         """The pipeline's query, if it is one, and those of the tests that are one."""
         tests = [test.statement for test in self.tests if test.statement is not None]
@@ -63,6 +70,8 @@ def compile_pipeline(
         raise AuthorError(*problems)
     facts = facts_of(config)
     code = compile_code(connection, main, files[main], facts)
+    if config.materialized is Materialized.VIEW and (unfit := view_problems(connection, code, facts.pipeline)):
+        raise AuthorError(*unfit)
     tests = tuple(compile_test(connection, path, files[path], facts) for path in test_files(files))
     return Compiled(config, facts, code, tests)
 

@@ -39,6 +39,21 @@ RUN_BRANCHES: Final = "run-"
 """What the names of all branches of runs start with."""
 
 
+UPKEEP_BRANCHES: Final = "upkeep-"
+"""What the names of all branches start with that maintenance makes, each for a moment."""
+
+SHORT_RUNS: Final = 3
+"""So many different runs of a table seen under way within a while mean that each of them is short."""
+
+
+def may_interrupt(seen: Collection[UUID], under_way: UUID | None) -> bool:
+    """Whether maintenance may change a table now, after these runs of it were seen under way.
+
+    A run that is under way then would find that main has moved, and run again: that costs little if runs are short.
+    """
+    return under_way is None or len(seen) >= SHORT_RUNS
+
+
 def branch_name(run_id: UUID, attempt: int) -> str:
     """The branch of an attempt; made once, and never again."""
     return f"{branch_prefix(run_id)}{attempt}"

@@ -59,12 +59,21 @@ class ZoneFiles(Message):
     """Whether there is such a zone."""
 
 
+class StoredView(Message):
+    """A view as it is kept."""
+
+    location: str
+    """Of its metadata."""
+    query: str
+
+
 class Locations(Message):
     """The answer to `AskLocations`: the branch is made and checked, and there the tables are."""
 
     type: Literal["locations"] = "locations"
     locations: dict[str, str | None]
-    """Name of a table → where its metadata is; None where there is no such table."""
+    """Name of a table → where its metadata is; None where there is no such table, or a view is."""
+    views: dict[str, StoredView] = {}
 
 
 class Similar(Message):
@@ -123,6 +132,22 @@ class Interrupt(Message):
     type: Literal["interrupt"] = "interrupt"
 
 
+class CompactOrder(Message):
+    """A table whose small files are to be written anew, as few; nothing is committed yet."""
+
+    type: Literal["compact"] = "compact"
+    table: PipelineName
+    at_least: int
+    """So many of a kind are worth it."""
+
+
+class CommitOn(Message):
+    """A branch to commit what was written anew on; None where that is over."""
+
+    type: Literal["commit_on"] = "commit_on"
+    branch: str | None
+
+
 ToProcess = Annotated[
     SetUp
     | WorkOrder
@@ -134,7 +159,9 @@ ToProcess = Annotated[
     | TestOrder
     | Interrupt
     | UseKey
-    | Moved,
+    | Moved
+    | CompactOrder
+    | CommitOn,
     Field(discriminator="type"),
 ]
 
@@ -149,6 +176,14 @@ class NewMetadata(Message):
     schema_id: int
     spec_id: int
     sort_order_id: int
+
+
+class NewView(Message):
+    """A metadata file of a view, in the store already, and what it says is current."""
+
+    location: str
+    version_id: int
+    schema_id: int
 
 
 class Ready(Message):
@@ -191,14 +226,14 @@ class AskLocations(Message):
 
 
 class AskMove(Message):
-    """Move the run's table on its branch from one metadata file to the next; None stands for no table.
+    """Move the run's table, or view, on its branch from one metadata file to the next; None stands for neither.
 
     A process has no way to the lakehouse of its own.
     """
 
     type: Literal["ask_move"] = "ask_move"
     expected: str | None
-    new: NewMetadata | None
+    new: NewMetadata | NewView | None
 
 
 class AskSimilar(Message):
@@ -276,6 +311,26 @@ class Tested(Message):
     results: list[QualityResult]
 
 
+class Rewritten(Message):
+    """Small files are written anew, and wait for a branch to be committed on."""
+
+    type: Literal["rewritten"] = "rewritten"
+    removed: int
+    added: int
+
+
+class Compacted(Message):
+    """What was written anew is committed on the branch."""
+
+    type: Literal["compacted"] = "compacted"
+
+
+class NotCompacted(Message):
+    """The table has no small files that are worth it, or has moved on from those that were written anew."""
+
+    type: Literal["not_compacted"] = "not_compacted"
+
+
 FromProcess = Annotated[
     Ready
     | Logged
@@ -291,7 +346,10 @@ FromProcess = Annotated[
     | Validated
     | Previewed
     | Looked
-    | Tested,
+    | Tested
+    | Rewritten
+    | Compacted
+    | NotCompacted,
     Field(discriminator="type"),
 ]
 

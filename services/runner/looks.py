@@ -32,6 +32,7 @@ from services.runner.frames import (
 from services.runner.keys import namespaces_named
 from services.runner.known import similar
 from services.runner.lending import Lending
+from services.runner.locating import locate
 from services.runner.pool import Process, ProcessLost
 from services.runner.problems import AuthorError
 from services.runner.python.source import PYTHON_FILE
@@ -220,9 +221,7 @@ class Look:
         lakehouse = self.resources.lakehouse
         if self._head is None:
             self._head = await lakehouse.head()
-        head, names = self._head, [Qualified.parse(table) for table in tables]
-        found = await asyncio.gather(*(lakehouse.location(name, head) for name in names))
-        return Locations(locations=dict(zip(tables, found, strict=True)))
+        return await locate(lakehouse, self.resources.objects, tables, self._head)
 
     async def _files(self, question: AskFiles) -> ZoneFiles:
         """The samples of a zone, else its newest files."""

@@ -80,7 +80,7 @@ class PreviewWork:
 
     def _bound(self, statement: Statement) -> Bound:
         self._reading.claim_files(statement)
-        self._reading.locate({self._reading.pipeline, *statement.tables_named})
+        self._reading.relations.locate({self._reading.pipeline, *statement.tables_named})
         return self._reading.bind(statement)
 
     def _plan(self, bound: Bound) -> str:
@@ -134,6 +134,8 @@ def judge_main(workplace: Workplace, order: TestOrder) -> Tested:
     statements = [one.statement for one in tests if one.statement is not None]
     for statement in statements:
         reading.claim_files(statement)
-    reading.locate({reading.pipeline, *(table for statement in statements for table in statement.tables_named)})
+    reading.relations.locate(
+        {reading.pipeline, *(table for statement in statements for table in statement.tables_named)}
+    )
     ready = [reading.ready(one) for one in tests]
     return Tested(results=run_tests(workplace.connection, ready, threads=workplace.threads))

@@ -12,15 +12,23 @@ from contextlib import contextmanager
 from anyio.from_thread import start_blocking_portal
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
+from contracts.names import Qualified
 from services.runner import plugins
 from services.runner.asked_tables import AskedTables
 from services.runner.domain import FailureKind
+from services.runner.engine.compaction import commit_rewritten, rewrite_small_files
+from services.runner.engine.session import limit_memory
 from services.runner.engines import Engines
 from services.runner.frames import (
+    CommitOn,
+    Compacted,
+    CompactOrder,
     Failed,
     Looked,
+    NotCompacted,
     PreviewOrder,
     Ready,
+    Rewritten,
     SetUp,
     Tested,
     TestOrder,
@@ -37,7 +45,7 @@ from services.runner.work import Work
 from services.runner.workplace import Parent, Workplace
 from shared.errors import Conflict, Declined, Unavailable
 from shared.lakehouse.branch_catalog import BranchCatalog
-from shared.lakehouse.port import BranchClosed
+from shared.lakehouse.port import MAIN, BranchClosed
 from shared.settings import Settings
 
 
@@ -64,6 +72,8 @@ def main() -> None:
                     _look(workplace, order)
                 case TestOrder() as order:
                     _test(workplace, order)
+                case CompactOrder() as order:
+                    _compact(workplace, order)
                 case ValidationOrder() as order:
                     parent.say(Validated(validation=validate(workplace.connection, order.pipeline, order.files)))
                 case other:
@@ -120,6 +130,30 @@ def _test(workplace: Workplace, order: TestOrder) -> None:
     except Exception as error:
         said = _failed(error)
     workplace.parent.say(said)
+
+
+def _compact(workplace: Workplace, order: CompactOrder) -> None:
+    """Write the small files of a table anew, and commit them on one branch after the other, until it is over."""
+    parent, name = workplace.parent, Qualified.parse(order.table)
+    limit_memory(workplace.connection, workplace.memory_limit_bytes)
+    try:
+        rewritten = rewrite_small_files(workplace.connection, workplace.catalog_of(MAIN), name, at_least=order.at_least)
+    except Exception as error:
+        parent.say(_failed(error))
+        return
+    if rewritten is None:
+        parent.say(NotCompacted())
+        return
+    parent.say(Rewritten(removed=len(rewritten.removed), added=len(rewritten.added)))
+    while True:
+        heard = parent.hear()
+        assert isinstance(heard, CommitOn), f"{type(heard).__name__} is no branch"
+        if heard.branch is None:
+            return
+        if not commit_rewritten(workplace.catalog_of(heard.branch), name, rewritten):
+            parent.say(NotCompacted())
+            return
+        parent.say(Compacted())
 
 
 def _failed(error: Exception) -> Failed:

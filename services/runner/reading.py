@@ -26,6 +26,7 @@ from services.runner.engine.statement import Statement
 from services.runner.frames import AskFiles, AskLocations, AskSimilar, Configured, Locations, Similar, ZoneFiles
 from services.runner.languages import SQL_FILE
 from services.runner.problems import AuthorError
+from services.runner.relations import Relations
 from services.runner.template import Facts, Sql, ZoneCall
 from services.runner.workplace import Workplace
 
@@ -37,8 +38,7 @@ class Reading:
         self._workplace = workplace
         self._parent = workplace.parent
         self.pipeline = pipeline
-        self.locations: dict[Qualified, str | None] = {}
-        """Where the metadata of each table is that was asked for; None where there is no such table."""
+        self.relations = Relations(workplace.connection, self._ask_for)
         self.inputs: list[Input] = []
         self._zones: dict[tuple[str, str, ZoneForm], ZoneContent] = {}
 
@@ -86,12 +86,12 @@ class Reading:
     @cached_property
     def _has_snapshot(self) -> bool:
         """Whether the pipeline's table was written before."""
-        location = self.location_of(self.pipeline)
+        location = self.relations.location_of(self.pipeline)
         return location is not None and has_snapshot(self._workplace.connection, location)
 
     def _watermark(self, config: Config) -> Sql | None:
         """The greatest value of the watermark column in the pipeline's table."""
-        location = self.location_of(self.pipeline)
+        location = self.relations.location_of(self.pipeline)
         if location is None or config.watermark_column is None:
             return None
         try:
@@ -141,11 +141,10 @@ class Reading:
 
     def bind(self, statement: Statement) -> Bound:
         """A query with everything in its place."""
-        locations = {table: self.location_of(table) for table in statement.tables_named}
-        missing = [use for use in statement.tables if locations[use.table] is None]
+        relations = self.relations.of(statement)
+        missing = [use for use in statement.tables if use.table not in relations]
         if missing:
             raise AuthorError(*(statement.problem(self._about_missing(use.table), use.start) for use in missing))
-        relations = {table: f"iceberg_scan('{place}')" for table, place in locations.items() if place is not None}
         zones = {use.call.placeholder: self._content_of(use.call) for use in statement.zones}
         return bind(statement, relations, zones, self._workplace.bucket)
 
@@ -171,18 +170,8 @@ class Reading:
         except AuthorError as error:
             return QualityTest(test.name, test.header, str(error))
 
-    def location_of(self, table: Qualified) -> str | None:
-        """Where the metadata of a table is; None if there is no such table."""
-        self.locate({table})
-        return self.locations[table]
-
-    def locate(self, tables: set[Qualified]) -> None:
-        """Ask where tables are."""
-        unknown = sorted(str(table) for table in tables - self.locations.keys())
-        if not unknown:
-            return
-        answer = self._parent.ask(AskLocations(tables=unknown), Locations)
-        self.locations |= {Qualified.parse(name): location for name, location in answer.locations.items()}
+    def _ask_for(self, names: list[str]) -> Locations:
+        return self._parent.ask(AskLocations(tables=names), Locations)
 
     def note_tables(self, tables: Iterable[Qualified]) -> None:
         """Note tables as what the run reads."""

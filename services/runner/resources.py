@@ -1,7 +1,8 @@
 """What a runner works with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from services.runner.changed import ChangedTables
 from services.runner.code import Code
 from services.runner.keys import RunKeys
 from services.runner.pool import Pool
@@ -22,3 +23,5 @@ class Resources:
     pool: Pool
     keys: RunKeys
     settings: Settings
+    changed: ChangedTables = field(default_factory=ChangedTables)
+    """What runs have put on main, for whoever looks after it."""

@@ -11,7 +11,7 @@ from uuid import uuid4
 import structlog
 
 from contracts.landing import CheckFiles, ClaimFiles, FindZone, ListFiles, ListSamples, ListZones
-from contracts.maintenance import CollectedFiles, CollectFiles
+from contracts.maintenance import ClaimUpkeep, CollectFiles, EndUpkeep
 from contracts.names import Qualified
 from contracts.pipelines import CheckedFile, FileProblem, PinDraft, ValidatePipeline, Validation
 from contracts.previews import PreviewPipeline, RunTests, Sent
@@ -26,6 +26,7 @@ from services.runner.looks import Looks
 from services.runner.pool import ProcessLost, pool
 from services.runner.problems import AuthorError
 from services.runner.resources import Resources
+from services.runner.upkeep import Upkeep
 from shared.background import background, end, every
 from shared.bus import Bus, Lease, Taker, connect
 from shared.errors import Unavailable
@@ -105,26 +106,10 @@ class Runner:
             if not isinstance(domain.after_check(state), Work):
                 await self.resources.lakehouse.close_branch(branch.name)
                 log.info("orphan closed", branch=branch.name)
-
-    async def collect_files(self, query: CollectFiles) -> CollectedFiles:
-        """Remove the files of tables that nothing needs any more, or say which."""
-        # With PyIceberg, which takes most of a second to import, and nothing else here needs.
-        from shared.lakehouse.collection import find_surplus, remove
-        from shared.lakehouse.files import TableFiles, s3_properties
-
-        lakehouse, objects, settings = self.resources.lakehouse, self.resources.objects, self.resources.settings
-        surplus = await find_surplus(
-            lakehouse,
-            objects,
-            TableFiles(s3_properties(settings, "runner")),
-            grace=timedelta(hours=query.grace_hours),
-            history=None if query.history_days is None else timedelta(days=query.history_days),
-        )
-        report = surplus.report()
-        if not query.dry_run:
-            await remove(objects, surplus)
-            log.info("files collected", files=report.files, bytes=report.bytes)
-        return report
+        for branch in await self.resources.lakehouse.branches(domain.UPKEEP_BRANCHES):
+            # One that is in use is made anew: it lasts for a moment.
+            if branch.closed_at is None:
+                await self.resources.lakehouse.close_branch(branch.name)
 
     async def take_runs(self, taker: Taker) -> None:
         """Take a run whenever a worker is free, for as long as the runner lives."""
@@ -160,15 +145,15 @@ class Runner:
             self.held.discard(held)
 
 
-def wire(bus: Bus, runner: Runner) -> Taker:
+def wire(bus: Bus, runner: Runner, upkeep: Upkeep) -> Taker:
     """Declare what the runner hears, says, asks and answers, and give what it takes runs from."""
     bus.hear(RunCancel, runner.cancel_run)
     bus.answer(ValidatePipeline, runner.validate_pipeline)
     bus.answer(PreviewPipeline, runner.preview_pipeline)
     bus.answer(RunTests, runner.run_tests)
-    bus.answer(CollectFiles, runner.collect_files)
+    bus.answer(CollectFiles, upkeep.collect_files)
     bus.say(AttemptFinished, RunProgressed, LogWritten)
-    bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles)
+    bus.asks(ClaimRun, CheckAttempt, ClaimFiles, CheckFiles, ClaimUpkeep, EndUpkeep)
     bus.asks(PinDraft, FindZone, ListSamples, ListFiles, ListZones)
     return bus.take(RunQueued)
 
@@ -185,9 +170,15 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
     ):
         resources = Resources(bus, tables, objects, Code(objects), processes, keys, settings)
         runner = Runner(resources, asyncio.Semaphore(settings.runner_workers), Looks(resources))
-        taker = wire(bus, runner)
+        upkeep = Upkeep(resources, runner.name)
+        taker = wire(bus, runner, upkeep)
         bus.check("lakehouse", tables.head)
-        jobs = (lambda: runner.take_runs(taker), lambda: every(_SWEEP_SECONDS, runner.sweep_branches))
+        jobs = (
+            lambda: runner.take_runs(taker),
+            lambda: every(_SWEEP_SECONDS, runner.sweep_branches),
+            upkeep.look_after_changed_tables,
+            upkeep.collect_now_and_then,
+        )
         async with bus.running(), _finishing(runner), background(*jobs):
             yield
 

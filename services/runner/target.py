@@ -48,13 +48,24 @@ class Target:
         if table.properties.get(PIPELINE_ID, str(self.pipeline_id)) == str(self.pipeline_id):
             return table
         if strategy != Strategy.FULL_REFRESH:
-            raise WorkFailed(
-                FailureKind.SCHEMA,
-                f"table {str(self.name)!r} was written by another pipeline of this name, which was deleted:"
-                f" the first run of this one must be full_refresh, not {strategy}",
-            )
+            raise self._of_another(strategy)
         self.catalog.move(self.name, self.location, None)
         return None
+
+    def give_up_view(self, strategy: str) -> None:
+        """Take a view off the branch that the pipeline was, as it is to be a table."""
+        view = self.catalog.load_view(tuple(self.name))
+        is_mine = view.properties.get(PIPELINE_ID, str(self.pipeline_id)) == str(self.pipeline_id)
+        if not is_mine and strategy != Strategy.FULL_REFRESH:
+            raise self._of_another(strategy)
+        self.catalog.drop_view(tuple(self.name))
+
+    def _of_another(self, strategy: str) -> WorkFailed:
+        return WorkFailed(
+            FailureKind.SCHEMA,
+            f"table {str(self.name)!r} was written by another pipeline of this name, which was deleted:"
+            f" the first run of this one must be full_refresh, not {strategy}",
+        )
 
     def begin(self, table: Table | None, schema: Schema, partitions: Sequence[PartitionField] = ()) -> Commit:
         """Begin a commit in which the table has these columns and is partitioned so; None is a table to be created.

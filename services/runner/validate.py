@@ -14,6 +14,7 @@ from contracts.pipelines import CheckedFile, CheckedTest, FileProblem, FoundRefe
 from services.runner.compile import code_files, compile_code, is_known, main_file, test_files, test_name
 from services.runner.config import (
     Config,
+    Materialized,
     Strategy,
     misplaced_annotations,
     plugin_of,
@@ -22,6 +23,7 @@ from services.runner.config import (
     unknown_columns,
 )
 from services.runner.engine.statement import Statement, parse
+from services.runner.engine.views import view_problems
 from services.runner.languages import SQL_FILE
 from services.runner.problems import AuthorError, Problem, Unsure
 from services.runner.python.source import NamedZone, Source
@@ -60,7 +62,7 @@ def validate(connection: duckdb.DuckDBPyConnection, pipeline: PipelineName, file
     for path in tests:
         _read(path, files[path], partial(_query, connection, path, files[path]), worlds, found)
     query = found.statements.get(main, [])
-    _judge(files, config, query, found)
+    _judge(connection, name, files, config, query, found)
     paths = dict.fromkeys([*sorted(files), *(problem.path for problem in found.errors)])
     return Validation(
         valid=not found.errors,
@@ -139,9 +141,20 @@ def _about_parameters(path: str, parameters: tuple[str, ...]) -> Iterator[Proble
         yield Problem(path, f"var({name!r}) has no default: a run without this parameter fails")
 
 
-def _judge(files: Mapping[str, str], config: Config, query: list[Statement], found: _Found) -> None:
+def _judge(
+    connection: duckdb.DuckDBPyConnection,
+    pipeline: Qualified,
+    files: Mapping[str, str],
+    config: Config,
+    query: list[Statement],
+    found: _Found,
+) -> None:
     """What is wrong, or odd, about files that can be read."""
     found.warnings += [Problem(path, "no run reads this file") for path in sorted(files) if not is_known(path)]
+    if config.materialized is Materialized.VIEW:
+        codes = [found.source] if found.source is not None else query
+        unfit = [problem for code in codes for problem in view_problems(connection, code, pipeline)]
+        found.errors += dict.fromkeys(unfit)
     for columns in {statement.columns_given for statement in query} - {None}:
         found.errors += unknown_columns(config, columns or ())
     if config.merge_strategy != Strategy.FULL_REFRESH:

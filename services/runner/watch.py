@@ -16,6 +16,7 @@ T = TypeVar("T")
 _WATCH_SECONDS: Final = 0.25
 _GRACE_SECONDS: Final = 0.5
 """How long a process may take to stop by itself before it is killed."""
+_INTERRUPT_SECONDS: Final = 0.1
 _HEADROOM_BYTES: Final = 1_000_000_000
 """What a process may have beyond the memory of DuckDB: Python, PyIceberg, buffers of Parquet and Arrow."""
 
@@ -124,10 +125,15 @@ async def _reason_to_stop(process: Process, allowance: Allowance, cancelled: asy
 
 
 async def _stop(process: Process, conversation: asyncio.Task[Any]) -> bool:
-    """Interrupt what a process does, and say whether it stopped by that."""
-    try:
-        await process.send(Interrupt())
-    except ProcessLost:
-        return False
-    await asyncio.wait({conversation}, timeout=_GRACE_SECONDS)
+    """Interrupt what a process does, and say whether it stopped by that.
+
+    An interrupt between two statements is of no consequence: it is repeated.
+    """
+    deadline = perf_counter() + _GRACE_SECONDS
+    while not conversation.done() and perf_counter() < deadline:
+        try:
+            await process.send(Interrupt())
+        except ProcessLost:
+            return False
+        await asyncio.wait({conversation}, timeout=_INTERRUPT_SECONDS)
     return conversation.done() and not conversation.cancelled() and conversation.exception() is None

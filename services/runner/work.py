@@ -12,10 +12,11 @@ from services.runner.clock import Clock
 from services.runner.compile import Compiled
 from services.runner.config import Config
 from services.runner.engine.batch import Written
-from services.runner.engine.binding import Query
+from services.runner.engine.binding import Bound, Query
 from services.runner.engine.changes import changes
 from services.runner.engine.quality import run_tests
 from services.runner.engine.statement import Statement
+from services.runner.engine.views import view_query, write_view_of
 from services.runner.engine.write import write
 from services.runner.frames import Comparing, PhaseDone, Worked, WorkOrder
 from services.runner.memory import forget_peak, peak_bytes
@@ -64,7 +65,8 @@ class Work:
             self._parent.log("there are no new files: nothing is written")
             return self._worked(None, [], [])
         results = self._test(compiled)
-        return self._worked(written, results, self._compare(compiled, on_main) if order.dry_run else [])
+        has_rows = order.dry_run and not compiled.is_view
+        return self._worked(written, results, self._compare(compiled, on_main) if has_rows else [])
 
     def _query(self, compiled: Compiled, statement: Statement, compiling: Clock) -> tuple[Written, str | None]:
         """Write the rows of a query; says as well where the table was before."""
@@ -73,14 +75,20 @@ class Work:
             raise NothingNew
         tables = {table for statement in compiled.statements for table in statement.tables_named}
         compiling.pause()
-        reading.locate({self._pipeline, *tables})
+        reading.relations.locate({self._pipeline, *tables})
         compiling.resume()
+        before, was_view = reading.relations.location_of(self._pipeline), reading.relations.is_view(self._pipeline)
+        if compiled.is_view:
+            # Before anything is read, so that a view that would read itself is told.
+            reading.relations.become_view(self._pipeline, view_query(statement))
         bound = reading.bind(statement)
         reading.note_tables(statement.tables_named)
         self._say_phase("compile", compiling, tables=len(statement.tables_named), files=reading.files_read)
         hooks.call("before_write", self._hook_run(compiled.config), bound.sql)
-        before = reading.location_of(self._pipeline)
-        return self._write(self._workplace.connection, compiled, bound, Clock()), before
+        writing = Clock()
+        if compiled.is_view:
+            return self._write_view(compiled, statement, bound, writing, before), before
+        return self._write(self._workplace.connection, compiled, bound, writing, was_view), before
 
     def _run(self, compiled: Compiled, source: Source, compiling: Clock) -> tuple[Written, str | None]:
         """Run Python and write what it gives; says as well where the table was before."""
@@ -88,8 +96,9 @@ class Work:
         writing = Clock()
         with rows_of_code(self._workplace, self._reading, compiled, source) as rows:
             hooks.call("before_write", self._hook_run(compiled.config), source.text)
-            before = self._reading.location_of(self._pipeline)
-            return self._write(rows.connection, compiled, rows, writing), before
+            relations = self._reading.relations
+            before, was_view = relations.location_of(self._pipeline), relations.is_view(self._pipeline)
+            return self._write(rows.connection, compiled, rows, writing, was_view), before
 
     def _hook_run(self, config: Config) -> HookRun:
         order = self._order
@@ -105,13 +114,33 @@ class Work:
         )
 
     def _write(
-        self, connection: duckdb.DuckDBPyConnection, compiled: Compiled, query: Query, writing: Clock
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        compiled: Compiled,
+        query: Query,
+        writing: Clock,
+        was_view: bool,
     ) -> Written:
-        catalog = self._workplace.catalog_of(self._order.branch)
-        location = self._reading.location_of(self._pipeline)
-        target = Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id, location)
+        target = self._target(self._reading.relations.location_of(self._pipeline))
+        if was_view:
+            target.give_up_view(compiled.config.merge_strategy)
         written = write(connection, query, target, compiled.config, self._order.started_at)
-        self._reading.locations[self._pipeline] = written.location
+        self._reading.relations.become_table(self._pipeline, written.location)
+        self._say_written(compiled, written, writing)
+        return written
+
+    def _write_view(
+        self, compiled: Compiled, statement: Statement, bound: Bound, writing: Clock, before: str | None
+    ) -> Written:
+        written = write_view_of(self._connection, bound, view_query(statement), self._target(before))
+        self._say_written(compiled, written, writing)
+        return written
+
+    def _target(self, location: str | None) -> Target:
+        catalog = self._workplace.catalog_of(self._order.branch)
+        return Target(catalog, self._pipeline, self._order.pipeline_id, self._order.run_id, location)
+
+    def _say_written(self, compiled: Compiled, written: Written, writing: Clock) -> None:
         rows = WrittenRows(written.rows, written.files, written.bytes, written.location)
         hooks.call("after_write", self._hook_run(compiled.config), rows)
         self._say_phase(
@@ -122,7 +151,6 @@ class Work:
             bytes=written.bytes,
             memory_peak_bytes=peak_bytes(),
         )
-        return written
 
     def _test(self, compiled: Compiled) -> list[QualityResult]:
         if not compiled.tests:
@@ -138,7 +166,7 @@ class Work:
     def _compare(self, compiled: Compiled, on_main: str | None) -> list[TableChanges]:
         """What the branch changes of main, which the branch was made from."""
         self._parent.say(Comparing())
-        on_branch = self._reading.location_of(self._pipeline)
+        on_branch = self._reading.relations.location_of(self._pipeline)
         found = changes(
             self._connection,
             str(self._pipeline),

@@ -23,7 +23,6 @@ from services.runner.frames import (
     Failed,
     Locations,
     Logged,
-    Moved,
     PhaseDone,
     Worked,
     WorkOrder,
@@ -33,12 +32,14 @@ from services.runner.journal import Journal
 from services.runner.keys import namespaces_named
 from services.runner.known import similar
 from services.runner.lending import Lending
+from services.runner.locating import locate
+from services.runner.moving import move
 from services.runner.pool import Process
 from services.runner.python.source import PYTHON_FILE
 from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, end_all, watched
-from shared.errors import AlreadyExists, Conflict, NotFound, Unavailable
-from shared.lakehouse.port import BranchClosed, Merged, MetadataFile
+from shared.errors import AlreadyExists, NotFound, Unavailable
+from shared.lakehouse.port import BranchClosed, Merged
 
 T = TypeVar("T")
 RunnerPhase: TypeAlias = Literal["branch", "merge"]
@@ -169,7 +170,7 @@ class Working:
                     await process.send(locations)
                 case AskMove() as question:
                     await self._branched(branching)
-                    await process.send(await self._move(question))
+                    await process.send(await move(self.resources, self._branch, self._pipeline, question))
                 case AskSimilar() as question:
                     await process.send(await similar(self.resources, question, self._branch))
                 case PhaseDone(phase=phase):
@@ -245,25 +246,7 @@ class Working:
             await self.resources.lakehouse.close_branch(name)
 
     async def _locate(self, tables: list[str]) -> Locations:
-        names = [Qualified.parse(table) for table in tables]
-        found = await asyncio.gather(*(self.resources.lakehouse.location(name, self._branch) for name in names))
-        return Locations(locations=dict(zip(tables, found, strict=True)))
-
-    async def _move(self, question: AskMove) -> Moved:
-        """Move the run's own table on its own branch, whatever the process may have been made to ask."""
-        table, new = self._pipeline, None
-        if question.new is not None:
-            folder = f"s3://{self.resources.settings.s3_bucket}/{'/'.join(table)}/"
-            if not question.new.location.startswith(folder):
-                raise Broken(FailureKind.INTERNAL, f"{question.new.location} is no place for the metadata of {table}")
-            new = MetadataFile(**question.new.model_dump())
-        try:
-            await self.resources.lakehouse.commit(self._branch, table, question.expected, new)
-        except BranchClosed as error:
-            return Moved(refused="closed", message=error.message)
-        except Conflict as error:
-            return Moved(refused="conflict", message=error.message)
-        return Moved(refused=None)
+        return await locate(self.resources.lakehouse, self.resources.objects, tables, self._branch)
 
     async def _claim_files(self, question: AskFiles) -> ZoneFiles:
         """All pages of the files that the run reads of a zone; asks again while an earlier run is unsettled."""

@@ -10,7 +10,9 @@ from pyiceberg.exceptions import (
     NamespaceAlreadyExistsError,
     NoSuchNamespaceError,
     NoSuchTableError,
+    NoSuchViewError,
     TableAlreadyExistsError,
+    ViewAlreadyExistsError,
 )
 from pyiceberg.io import FileIO
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
@@ -23,11 +25,13 @@ from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
 from pyiceberg.table.update import AddSnapshotUpdate, RemoveSnapshotsUpdate, TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 from pyiceberg.view import View
+from pyiceberg.view.metadata import ViewMetadata, ViewVersion
 
 from contracts.names import Qualified
 from shared.errors import Conflict, Unavailable
 from shared.lakehouse.files import TableFiles, new_folder
-from shared.lakehouse.port import MAIN, BranchClosed, MetadataFile
+from shared.lakehouse.port import MAIN, BranchClosed, MetadataFile, Relation, RelationKind, ViewFile
+from shared.lakehouse.view_metadata import write_view
 
 SNAPSHOTS_KEPT = 20
 """Iceberg snapshots in a table's metadata; its history is the log of merges, so older ones are only ballast."""
@@ -39,8 +43,16 @@ class Pointers(Protocol):
     async def location(self, table: Qualified, at: str = MAIN) -> str | None:
         """Say where a table's metadata is at a reference; None where there is no such table."""
 
-    async def commit(self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | None) -> None:
-        """Move a table on a branch from one metadata file to the next."""
+    async def relation(self, name: Qualified, at: str = MAIN) -> Relation | None:
+        """Say what a name stands for at a reference; None where it stands for nothing."""
+
+    async def relations(self, at: str = MAIN) -> dict[Qualified, Relation]:
+        """Say which tables and views there are at a reference."""
+
+    async def commit(
+        self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
+    ) -> None:
+        """Move a table or view on a branch from one metadata file to the next."""
 
     async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
         """Say which tables there are at a reference, and where the metadata of each is."""
@@ -53,7 +65,7 @@ class Pointers(Protocol):
 
 
 class BranchCatalog(MetastoreCatalog):
-    """Tables as a branch sees them; what it changes is seen on this branch only, until it is merged.
+    """Tables and views as a branch sees them; what it changes is seen on this branch only, until it is merged.
 
     Identifiers are `namespace.layer.name`. Creating a table gives it a location of its own: two branches may create
     the same name.
@@ -77,10 +89,10 @@ class BranchCatalog(MetastoreCatalog):
         """Load a table whose metadata is known to be there."""
         return self._table(name, FromInputFile.table_metadata(self.files.new_input(location)), location)
 
-    def move(self, name: Qualified, expected: str | None, new: MetadataFile | None) -> None:
-        """Move a table's pointer on the branch from one metadata file, which is in the store, to the next.
+    def move(self, name: Qualified, expected: str | None, new: MetadataFile | ViewFile | None) -> None:
+        """Move the pointer of a table or view on the branch from one metadata file to the next, which is in the store.
 
-        None stands for a table that does not exist. `CommitFailedException` when somebody else has moved it;
+        None stands for one that does not exist. `CommitFailedException` when somebody else has moved it;
         `Unavailable` leaves open whether it was moved, and the branch is then to be given up.
         """
         try:
@@ -91,8 +103,13 @@ class BranchCatalog(MetastoreCatalog):
             raise CommitFailedException(error.message) from error
         except Unavailable:
             # The answer is lost, not necessarily the move; no other is to the same place.
-            if self._location(name) != (new.location if new else None):
+            found = self.relation(name)
+            if (found.location if found else None) != (new.location if new else None):
                 raise
+
+    def relation(self, name: Qualified) -> Relation | None:
+        """What a name stands for on the branch; None where it stands for nothing."""
+        return self._portal.call(self._lakehouse.relation, name, self._branch)
 
     def create_table(
         self,
@@ -200,25 +217,56 @@ class BranchCatalog(MetastoreCatalog):
         """Refuse: a table belongs to the pipeline of its name."""
         _refuse("renaming a table")
 
-    def view_exists(self, identifier: str | Identifier) -> bool:
-        """Say that there are no views."""
-        return False
-
-    def list_views(self, namespace: str | Identifier) -> list[Identifier]:
-        """Say that there are no views."""
-        return []
+    def create_view(
+        self,
+        identifier: str | Identifier,
+        schema: Schema | pa.Schema,
+        view_version: ViewVersion,
+        location: str | None = None,
+        properties: Properties = EMPTY_DICT,
+    ) -> View:
+        """Create a view, where there is neither a table nor a view of that name."""
+        name = _name(identifier)
+        if not self.namespace_exists(name[:-1]):
+            raise NoSuchNamespaceError(f"no namespace {'.'.join(name[:-1])!r}")
+        folder = (location or self.new_folder(name)).rstrip("/")
+        columns = self._convert_schema_if_needed(schema)
+        view, file = write_view(self.files, folder, name, columns, view_version, properties)
+        try:
+            self.move(name, None, file)
+        except CommitFailedException as error:
+            raise ViewAlreadyExistsError(str(error)) from error
+        return view
 
     def load_view(self, identifier: str | Identifier) -> View:
-        """Refuse: there are no views."""
-        _refuse("a view")
+        """Load a view as the branch sees it."""
+        name = _name(identifier)
+        with self.files.new_input(self._view(name).location).open() as stream:
+            return View(tuple(name), ViewMetadata.model_validate_json(stream.read()))
 
-    def register_view(self, identifier: str | Identifier, metadata_location: str) -> View:
-        """Refuse: there are no views."""
-        _refuse("a view")
+    def view_exists(self, identifier: str | Identifier) -> bool:
+        """Whether the branch sees a view of that name."""
+        try:
+            self._view(_name(identifier))
+        except NoSuchViewError:
+            return False
+        return True
 
     def drop_view(self, identifier: str | Identifier) -> None:
-        """Refuse: there are no views."""
-        _refuse("a view")
+        """Take a view off the branch; its file stays, other branches may need it."""
+        name = _name(identifier)
+        self.move(name, self._view(name).location, None)
+
+    def list_views(self, namespace: str | Identifier) -> list[Identifier]:
+        """List the views of a namespace, as the branch sees them."""
+        levels = self.identifier_to_tuple(namespace)
+        relations = self._portal.call(self._lakehouse.relations, self._branch)
+        views = [name for name, found in relations.items() if found.kind is RelationKind.VIEW]
+        return [tuple(view) for view in views if tuple(view[:-1]) == levels]
+
+    def register_view(self, identifier: str | Identifier, metadata_location: str) -> View:
+        """Refuse: a view is created."""
+        _refuse("registering a view")
 
     def _create_staged_table(
         self,
@@ -265,6 +313,12 @@ class BranchCatalog(MetastoreCatalog):
             io=self.files,
             catalog=self,
         )
+
+    def _view(self, name: Qualified) -> Relation:
+        found = self.relation(name)
+        if found is None or found.kind is not RelationKind.VIEW:
+            raise NoSuchViewError(f"no view {str(name)!r} on {self._branch!r}")
+        return found
 
     def _location(self, name: Qualified) -> str | None:
         return self._portal.call(self._lakehouse.location, name, self._branch)

@@ -9,7 +9,7 @@ PyIceberg takes most of a second to import: only who collects imports this modul
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +23,7 @@ from contracts.maintenance import CollectedFiles, CollectedTable
 from contracts.names import QUALIFIED_PATTERN
 from shared.errors import Conflict
 from shared.lakehouse.files import TableFiles
-from shared.lakehouse.port import Lakehouse
+from shared.lakehouse.port import Lakehouse, Relation, RelationKind
 from shared.object_store import ObjectStore, Version
 
 _AT_ONCE: Final = 8
@@ -113,14 +113,15 @@ def _table_of(key: str) -> str:
     return ".".join(key.split("/")[:3])
 
 
-def _needed(files: TableFiles, live: Iterable[str], past: Iterable[str]) -> set[str]:
-    """The keys of all files that these metadata files tell of, their own included."""
-    needed: set[str] = set()
+def _needed(files: TableFiles, live: Collection[Relation], past: Collection[Relation]) -> set[str]:
+    """The keys of all files that these tables and views consist of."""
+    # A view is its metadata file, and nothing else.
+    needed = {found.location for found in (*live, *past) if found.kind is RelationKind.VIEW}
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         metadata = [
-            *threads.map(lambda location: _metadata(files, location), live),
+            *threads.map(lambda location: _metadata(files, location), _tables(live)),
             # What is gone of the past was collected when less of it was to stay readable.
-            *(found for found in threads.map(lambda location: _past_metadata(files, location), past) if found),
+            *(found for found in threads.map(lambda location: _past_metadata(files, location), _tables(past)) if found),
         ]
         lists: set[str] = set()
         for location, table in metadata:
@@ -136,6 +137,10 @@ def _needed(files: TableFiles, live: Iterable[str], past: Iterable[str]) -> set[
         for paths in threads.map(lambda manifest: _data_files(files, manifest), manifests.values()):
             needed.update(paths)
     return {_key(location) for location in needed | lists | manifests.keys()}
+
+
+def _tables(relations: Iterable[Relation]) -> list[str]:
+    return [found.location for found in relations if found.kind is RelationKind.TABLE]
 
 
 def _metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata]:

@@ -61,6 +61,8 @@ class Commit:
     """As it will be, but for what `finish` adds."""
     properties: Mapping[str, str]
     """Of the snapshot."""
+    operation: Operation | None = None
+    """What the snapshot is said to be, where what comes and goes does not tell."""
 
     @cached_property
     def schema(self) -> Schema:
@@ -167,10 +169,12 @@ class Commit:
         for file in removed:
             counted.remove_file(file.entry.data_file)
         operation = Operation.APPEND if not removed else Operation.OVERWRITE if added else Operation.DELETE
-        return update_snapshot_summaries(
+        summary = update_snapshot_summaries(
             Summary(operation, **counted.to_dict(), **self.properties),
             parent.summary if parent else None,
         )
+        # PyIceberg refuses to count for a snapshot that only replaces files.
+        return summary.model_copy(update={"operation": self.operation}) if self.operation else summary
 
 
 def create(
@@ -219,6 +223,12 @@ def change(
     update = dict(_changes(metadata, schema, partitions))
     changed = metadata.model_copy(update=update) if update else metadata
     return Commit(catalog, name, table, changed, snapshot_properties)
+
+
+def rewrite(catalog: BranchCatalog, name: Qualified, table: Table) -> Commit:
+    """Begin a commit that leaves the rows of a table as they are, and puts them into other files."""
+    metadata = _second_version(table.metadata)
+    return Commit(catalog, name, table, metadata, {}, Operation.REPLACE)
 
 
 def _second_version(metadata: TableMetadata) -> TableMetadataV2:

@@ -24,7 +24,12 @@ from shared.lakehouse.port import (
     MergeConflict,
     Merged,
     MetadataFile,
+    Relation,
+    RelationKind,
     TableChange,
+    ViewFile,
+    kind_of,
+    tables_among,
 )
 from shared.settings import Settings
 
@@ -146,14 +151,16 @@ class EmbeddedLakehouse:
         return sorted(record["name"] for record in records)
 
     async def drop_table(self, branch: str, table: Qualified) -> None:
-        """Take a table off a branch, and with the merge off main; its files stay."""
-        location = await self.location(table, branch)
-        if location is None:
+        """Take a table or a view off a branch, and with the merge off main; its files stay."""
+        found = await self.relation(table, branch)
+        if found is None:
             raise NotFound(f"no table {str(table)!r} on {branch!r}")
-        await self.commit(branch, table, location, None)
+        await self.commit(branch, table, found.location, None)
 
-    async def commit(self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | None) -> None:
-        """Move a table's pointer on a branch from one metadata file to the next."""
+    async def commit(
+        self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
+    ) -> None:
+        """Move the pointer of a table or view on a branch from one metadata file to the next."""
         if branch == MAIN:
             raise Forbidden(f"{str(table)!r} on main changes by merges only")
         with _translated():
@@ -171,12 +178,13 @@ class EmbeddedLakehouse:
                   limit 1
                 ),
                 moved as (
-                  insert into pointers (branch, table_name, seq, location)
-                  select $1, $2, base_seq, $4
+                  insert into pointers (branch, table_name, seq, location, kind)
+                  select $1, $2, base_seq, $4, $5
                   from branch
                   where closed_at is null and (select location from found) is not distinct from $3
                   -- Whoever moved it while this waited for the branch is not in sight of `found`, only of this.
-                  on conflict (branch, table_name, seq) do update set location = excluded.location
+                  on conflict (branch, table_name, seq)
+                    do update set location = excluded.location, kind = excluded.kind
                   where pointers.location is not distinct from $3
                   returning seq
                 )
@@ -190,6 +198,7 @@ class EmbeddedLakehouse:
                 str(table),
                 expected,
                 new.location if new else None,
+                kind_of(new),
             )
         if record is None:
             raise _no_branch(branch)
@@ -247,23 +256,31 @@ class EmbeddedLakehouse:
             for record in records
         ]
 
+    async def relations(self, at: str = MAIN) -> dict[Qualified, Relation]:
+        """Say which tables and views there are at a reference, by name."""
+        return await self._pointers(at, None)
+
+    async def relation(self, name: Qualified, at: str = MAIN) -> Relation | None:
+        """Say what a name stands for at a reference; None where it stands for nothing."""
+        return (await self._pointers(at, name)).get(name)
+
     async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
-        """Say which tables there are at a reference, by name, and where the metadata of each is."""
-        return dict(await self._pointers(at, table=None))
+        """Say which tables there are at a reference, without views, and where the metadata of each is."""
+        return tables_among(await self._pointers(at, None))
 
     async def location(self, table: Qualified, at: str = MAIN) -> str | None:
-        """Say where a table's metadata is at a reference; None where there is no such table."""
-        return dict(await self._pointers(at, table)).get(table)
+        """Say where a table's metadata is at a reference; None where there is no such table, or a view is."""
+        return tables_among(await self._pointers(at, table)).get(table)
 
-    async def live_metadata(self) -> set[str]:
-        """Say where the metadata of all tables is that are on main now, or on any branch, open or closed."""
+    async def live_metadata(self) -> set[Relation]:
+        """List all tables and views that are on main now, or on any branch, open or closed."""
         with _translated():
             records = await self._pool.fetch(
                 """
-                select distinct newest.location
+                select distinct newest.location, newest.kind
                 from branches
                 cross join lateral (
-                  select distinct on (table_name) location
+                  select distinct on (table_name) location, kind
                   from pointers
                   where pointers.branch = branches.name
                     or pointers.branch = 'main' and pointers.seq <= branches.base_seq
@@ -272,10 +289,10 @@ class EmbeddedLakehouse:
                 where newest.location is not null
                 """
             )
-        return {record["location"] for record in records}
+        return {_relation(record) for record in records}
 
-    async def past_metadata(self, since: datetime | None) -> set[str]:
-        """Say where the metadata of all tables was at all entries of the log, back to a time if one is given."""
+    async def past_metadata(self, since: datetime | None) -> set[Relation]:
+        """List all tables and views of all entries of the log, back to a time if one is given."""
         with _translated():
             records = await self._pool.fetch(
                 """
@@ -284,7 +301,7 @@ class EmbeddedLakehouse:
                   from merges
                   where $1::timestamptz is null or at >= $1
                 )
-                select distinct pointers.location
+                select distinct pointers.location, pointers.kind
                 from pointers
                 cross join oldest
                 where pointers.branch = 'main'
@@ -300,9 +317,9 @@ class EmbeddedLakehouse:
                 """,
                 since,
             )
-        return {record["location"] for record in records}
+        return {_relation(record) for record in records}
 
-    async def _pointers(self, at: str, table: Qualified | None) -> list[tuple[Qualified, str]]:
+    async def _pointers(self, at: str, table: Qualified | None) -> dict[Qualified, Relation]:
         snapshot = _seq(at) if at.isdecimal() else None
         with _translated():
             records = await self._pool.fetch(
@@ -312,10 +329,10 @@ class EmbeddedLakehouse:
                   from branches
                   where name = $1 and ($2 is null or $2 <= base_seq)
                 )
-                select newest.table_name, newest.location
+                select newest.table_name, newest.location, newest.kind
                 from reference
                 left join lateral (
-                  select distinct on (table_name) table_name, location
+                  select distinct on (table_name) table_name, location, kind
                   from pointers
                   where (branch = reference.own or branch = 'main' and pointers.seq <= reference.seq)
                     and ($3::text is null or table_name = $3)
@@ -328,11 +345,15 @@ class EmbeddedLakehouse:
             )
         if not records:
             raise NotFound(f"no branch or snapshot {at!r}" if snapshot is None else f"no snapshot {at!r}")
-        return [
-            (Qualified.parse(record["table_name"]), record["location"])
+        return {
+            Qualified.parse(record["table_name"]): _relation(record)
             for record in records
             if record["location"] is not None
-        ]
+        }
+
+
+def _relation(record: asyncpg.Record) -> Relation:
+    return Relation(RelationKind(record["kind"]), record["location"])
 
 
 async def _lock_open_branch(connection: Connection, name: str) -> int:
@@ -347,13 +368,14 @@ async def _lock_open_branch(connection: Connection, name: str) -> int:
 
 async def _changes(
     connection: Connection, branch: str, base_seq: int
-) -> tuple[dict[Qualified, str | None], tuple[Qualified, ...]]:
+) -> tuple[dict[Qualified, Relation | None], tuple[Qualified, ...]]:
     """Say what a branch changed, and which of that has changed on main meanwhile."""
     records = await connection.fetch(
         """
         select
           table_name,
           location,
+          kind,
           exists (
             select from pointers as main
             where main.branch = 'main' and main.table_name = own.table_name and main.seq > $2
@@ -373,7 +395,10 @@ async def _changes(
         branch,
         base_seq,
     )
-    changed = {Qualified.parse(record["table_name"]): record["location"] for record in records}
+    changed = {
+        Qualified.parse(record["table_name"]): _relation(record) if record["location"] is not None else None
+        for record in records
+    }
     moved = tuple(Qualified.parse(record["table_name"]) for record in records if record["has_moved"])
     return changed, moved
 
@@ -381,7 +406,7 @@ async def _changes(
 async def _move_main(
     connection: Connection,
     branch: str,
-    changed: dict[Qualified, str | None],
+    changed: dict[Qualified, Relation | None],
     run_id: UUID | None,
     attempt: int | None,
 ) -> Merged:
@@ -398,17 +423,20 @@ async def _move_main(
         attempt,
     )
     assert entry is not None
+    locations = {name: found.location if found is not None else None for name, found in changed.items()}
     await connection.execute(
         """
-        insert into pointers (branch, table_name, seq, location)
-        select 'main', table_name, $1, location from unnest($2::text[], $3::text[]) as t (table_name, location)
+        insert into pointers (branch, table_name, seq, location, kind)
+        select 'main', table_name, $1, location, kind
+        from unnest($2::text[], $3::text[], $4::text[]) as t (table_name, location, kind)
         """,
         entry["seq"],
-        [str(table) for table in changed],
-        list(changed.values()),
+        [str(name) for name in changed],
+        list(locations.values()),
+        [found.kind if found is not None else RelationKind.TABLE for found in changed.values()],
     )
     await connection.execute("update branches set closed_at = now() where name = $1", branch)
-    return Merged(str(entry["seq"]), entry["at"], run_id, attempt, changed)
+    return Merged(str(entry["seq"]), entry["at"], run_id, attempt, locations)
 
 
 async def _merge_of(connection: Connection, run_id: UUID, *, since: int) -> Merged | None:

@@ -24,7 +24,11 @@ from shared.lakehouse.port import (
     MergeConflict,
     Merged,
     MetadataFile,
+    Relation,
+    RelationKind,
     TableChange,
+    ViewFile,
+    tables_among,
 )
 from shared.settings import Settings
 
@@ -39,6 +43,8 @@ _RUN_ID: Final = "run_id"
 _ATTEMPT: Final = "attempt"
 _CLOSED: Final = "rat.closed"
 """The property of the commit that says when a branch was closed; it changes nothing."""
+_KINDS: Final = {"ICEBERG_TABLE": RelationKind.TABLE, "ICEBERG_VIEW": RelationKind.VIEW}
+"""Nessie's types of content → what a name of that content stands for."""
 
 
 @asynccontextmanager
@@ -143,14 +149,16 @@ class NessieLakehouse:
         return sorted(swept)
 
     async def drop_table(self, branch: str, table: Qualified) -> None:
-        """Take a table off a branch, and with the merge off main; its files stay."""
-        location = await self.location(table, branch)
-        if location is None:
+        """Take a table or a view off a branch, and with the merge off main; its files stay."""
+        found = await self.relation(table, branch)
+        if found is None:
             raise NotFound(f"no table {str(table)!r} on {branch!r}")
-        await self.commit(branch, table, location, None)
+        await self.commit(branch, table, found.location, None)
 
-    async def commit(self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | None) -> None:
-        """Move a table on a branch from one metadata file to the next, which Nessie does not look into."""
+    async def commit(
+        self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
+    ) -> None:
+        """Move a table or view on a branch from one metadata file to the next, which Nessie does not look into."""
         if branch == MAIN:
             raise Forbidden(f"{str(table)!r} on main changes by merges only")
         with _translated():
@@ -159,6 +167,10 @@ class NessieLakehouse:
                 found = content["metadataLocation"] if content else None
                 if found != expected:
                     raise Conflict(f"{str(table)!r} on {branch!r} is at {found}, not at {expected}")
+                if content is not None and new is not None and content["type"] != _content_of(new)["type"]:
+                    # What stands for a table cannot stand for a view by one commit.
+                    await self._commit(branch, at, f"drop {table}", [_change(table, content, None)])
+                    at, content = await self._content(branch, table)
                 await self._commit(branch, at, f"write {table}", [_change(table, content, new)])
             except Refused as refused:
                 if refused.is_missing_reference:
@@ -198,7 +210,7 @@ class NessieLakehouse:
             return await self._find(_RUN_ID, str(run_id), since)
 
     async def history(self, table: Qualified, limit: int, before: str | None = None) -> list[TableChange]:
-        """List the changes of a table on main, newest first, from before a snapshot if one is given."""
+        """List the changes of a table or view on main, newest first, from before a snapshot if one is given."""
         changes: list[TableChange] = []
         wanted = f"'{_BRANCH}' in commit.properties && operations.exists(op, op.key == {literal(str(table))})"
         with _translated():
@@ -213,58 +225,67 @@ class NessieLakehouse:
                     break
         return changes[:limit]
 
-    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
-        """Say which tables there are at a reference, by name, and where the metadata of each is."""
+    async def relations(self, at: str = MAIN) -> dict[Qualified, Relation]:
+        """Say which tables and views there are at a reference, by name."""
         with _translated():
             for reference in self._candidates(at):
                 try:
-                    return await self._tables(reference)
+                    return await self._relations(reference)
                 except Refused as refused:
                     if not refused.is_missing_reference:
                         raise
         raise _no_reference(at)
+
+    async def relation(self, name: Qualified, at: str = MAIN) -> Relation | None:
+        """Say what a name stands for at a reference; None where it stands for nothing."""
+        with _translated():
+            for reference in self._candidates(at):
+                try:
+                    return await self._relation_at(name, reference)
+                except Refused as refused:
+                    if not refused.is_missing_reference:
+                        raise
+        raise _no_reference(at)
+
+    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
+        """Say which tables there are at a reference, without views, and where the metadata of each is."""
+        return tables_among(await self.relations(at))
 
     async def location(self, table: Qualified, at: str = MAIN) -> str | None:
-        """Say where a table's metadata is at a reference; None where there is no such table."""
-        with _translated():
-            for reference in self._candidates(at):
-                try:
-                    return await self._location_at(table, reference)
-                except Refused as refused:
-                    if not refused.is_missing_reference:
-                        raise
-        raise _no_reference(at)
+        """Say where a table's metadata is at a reference; None where there is no such table, or a view is."""
+        found = await self.relation(table, at)
+        return found.location if found is not None and found.kind is RelationKind.TABLE else None
 
-    async def live_metadata(self) -> set[str]:
-        """Say where the metadata of all tables is that are on main now, or on any branch, open or closed."""
+    async def live_metadata(self) -> set[Relation]:
+        """List all tables and views that are on main now, or on any branch, open or closed."""
         with _translated():
             names = await self._names("")
         places = asyncio.Semaphore(_AT_ONCE)
 
-        async def on(name: str) -> set[str]:
+        async def on(name: str) -> set[Relation]:
             async with places:
                 # Swept, or closed, since it was listed; it goes on under another name then.
                 with suppress(NotFound):
-                    return set((await self.tables(branch_of(name)[0])).values())
+                    return set((await self.relations(branch_of(name)[0])).values())
             return set()
 
         found = await asyncio.gather(*(on(name) for name in names))
         # Main last: what is merged meanwhile is seen there.
-        return set((await self.tables()).values()).union(*found)
+        return set((await self.relations()).values()).union(*found)
 
-    async def past_metadata(self, since: datetime | None) -> set[str]:
-        """Say where the metadata of all tables was at all entries of the log, back to a time if one is given."""
-        locations: set[str] = set()
+    async def past_metadata(self, since: datetime | None) -> set[Relation]:
+        """List all tables and views of all entries of the log, back to a time if one is given."""
+        past: set[Relation] = set()
         oldest = None
         with _translated():
             async for entry in self._log(f"'{_BRANCH}' in commit.properties"):
                 merged = _merged(entry)
                 if since is not None and merged.at < since:
                     # The oldest entry shows what earlier ones brought and nobody has changed by then.
-                    return locations | set((await self.tables(oldest or MAIN)).values())
+                    return past | set((await self.relations(oldest or MAIN)).values())
                 oldest = merged.snapshot
-                locations |= {location for location in merged.tables.values() if location is not None}
-        return locations
+                past |= {relation for relation in _changes(entry).values() if relation is not None}
+        return past
 
     # Namespaces
 
@@ -541,15 +562,15 @@ class NessieLakehouse:
             return []
         return [segment(name) for name in (at, closed_name(at), merged_name(at))]
 
-    async def _tables(self, reference: str) -> dict[Qualified, str]:
+    async def _relations(self, reference: str) -> dict[Qualified, Relation]:
         if reference == segment(MAIN, at=BEGINNING):
             return {}
-        tables = {}
-        async for page in self._api.pages(f"/trees/{reference}/entries", "entries", content="true"):
-            for entry in page:
-                if entry["type"] == "ICEBERG_TABLE":
-                    tables[Qualified(*entry["name"]["elements"])] = entry["content"]["metadataLocation"]
-        return tables
+        return {
+            Qualified(*entry["name"]["elements"]): _relation(entry["content"])
+            async for page in self._api.pages(f"/trees/{reference}/entries", "entries", content="true")
+            for entry in page
+            if entry["type"] in _KINDS
+        }
 
     async def _content(self, branch: str, table: Qualified) -> tuple[str, Json | None]:
         """What an open branch holds of a table now, and the hash of the commit at which it does."""
@@ -558,17 +579,20 @@ class NessieLakehouse:
         contents = answer["contents"]
         return answer["effectiveReference"]["hash"], contents[0]["content"] if contents else None
 
-    async def _location_at(self, table: Qualified, reference: str) -> str | None:
+    async def _relation_at(self, name: Qualified, reference: str) -> Relation | None:
         if reference == segment(MAIN, at=BEGINNING):
             return None
         try:
-            answer = await self._api.get(f"/trees/{reference}/contents/{table}")
+            answer = await self._api.get(f"/trees/{reference}/contents/{name}")
         except Refused as refused:
             if refused.code != "CONTENT_NOT_FOUND":
                 raise
             return None
-        location: str = answer["content"]["metadataLocation"]
-        return location
+        return _relation(answer["content"])
+
+
+def _relation(content: Json) -> Relation:
+    return Relation(_KINDS[content["type"]], content["metadataLocation"])
 
 
 def _branch(reference: Json) -> Branch:
@@ -600,41 +624,58 @@ def _properties(branch: str, run_id: UUID | None, attempt: int | None) -> dict[s
     return properties
 
 
-def _change(table: Qualified, content: Json | None, new: MetadataFile | None) -> Json:
-    """The operation that makes a table of a branch, which has this content now, what it shall be."""
-    key = {"elements": list(table)}
+def _change(name: Qualified, content: Json | None, new: MetadataFile | ViewFile | None) -> Json:
+    """The operation that makes a table or view of a branch, which has this content now, what it shall be."""
+    key = {"elements": list(name)}
     if new is None:
         return {"type": "DELETE", "key": key}
-    made = {
-        "type": "ICEBERG_TABLE",
-        "metadataLocation": new.location,
-        "snapshotId": -1 if new.snapshot_id is None else new.snapshot_id,
-        "schemaId": new.schema_id,
-        "specId": new.spec_id,
-        "sortOrderId": new.sort_order_id,
-    }
+    made = _content_of(new)
     # The same id says that it is the same table; without one, it is a new one.
     return {"type": "PUT", "key": key, "content": made if content is None else made | {"id": content["id"]}}
+
+
+def _content_of(new: MetadataFile | ViewFile) -> Json:
+    match new:
+        case MetadataFile():
+            return {
+                "type": "ICEBERG_TABLE",
+                "metadataLocation": new.location,
+                "snapshotId": -1 if new.snapshot_id is None else new.snapshot_id,
+                "schemaId": new.schema_id,
+                "specId": new.spec_id,
+                "sortOrderId": new.sort_order_id,
+            }
+        case ViewFile():
+            return {
+                "type": "ICEBERG_VIEW",
+                "metadataLocation": new.location,
+                "versionId": new.version_id,
+                "schemaId": new.schema_id,
+            }
 
 
 def _merged(entry: Json) -> Merged:
     commit = entry["commitMeta"]
     properties = {name: values[0] for name, values in (commit.get("allProperties") or {}).items()}
     run_id, attempt = properties.get(_RUN_ID), properties.get(_ATTEMPT)
-    tables = {
-        Qualified(*operation["key"]["elements"]): (
-            operation["content"]["metadataLocation"] if operation["type"] == "PUT" else None
-        )
-        for operation in entry.get("operations") or []
-        if len(operation["key"]["elements"]) == len(Qualified._fields)
-    }
     return Merged(
         snapshot=commit["hash"],
         at=_time(commit),
         run_id=UUID(run_id) if run_id else None,
         attempt=int(attempt) if attempt else None,
-        tables=dict(sorted(tables.items())),
+        tables={name: found.location if found is not None else None for name, found in sorted(_changes(entry).items())},
     )
+
+
+def _changes(entry: Json) -> dict[Qualified, Relation | None]:
+    """What a commit has put where; None where something was dropped."""
+    return {
+        Qualified(*operation["key"]["elements"]): (
+            _relation(operation["content"]) if operation["type"] == "PUT" else None
+        )
+        for operation in entry.get("operations") or []
+        if len(operation["key"]["elements"]) == len(Qualified._fields)
+    }
 
 
 def _time(commit: Json) -> datetime:

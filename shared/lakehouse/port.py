@@ -1,5 +1,6 @@
 """What any lakehouse can do: branches of all tables at once, merged atomically, with a log of every merge.
 
+A view is on branches, merged and in the log as a table is, under the same names: one becomes the other by a merge.
 A reference is the name of a branch (`main` is one) or a snapshot. A snapshot is an entry of the log of merges, an
 opaque string; it names the state of all tables on main right after that merge. Everything raises `Unavailable`
 when a server cannot be reached, and `NotFound` for a reference that does not exist.
@@ -8,6 +9,7 @@ when a server cannot be reached, and `NotFound` for a reference that does not ex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
@@ -36,6 +38,27 @@ class MergeConflict(Conflict):
         )
 
 
+class RelationKind(StrEnum):
+    """What a name stands for."""
+
+    TABLE = "table"
+    VIEW = "view"
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table or a view."""
+
+    kind: RelationKind
+    location: str
+    """Of its metadata, as Iceberg lays it out for the one and for the other."""
+
+
+def tables_among(relations: Mapping[Qualified, Relation]) -> dict[Qualified, str]:
+    """Those that are tables, by name, with the location of their metadata."""
+    return {name: found.location for name, found in relations.items() if found.kind is RelationKind.TABLE}
+
+
 @dataclass(frozen=True)
 class MetadataFile:
     """A metadata file of a table, and what it says is current."""
@@ -46,6 +69,20 @@ class MetadataFile:
     schema_id: int
     spec_id: int
     sort_order_id: int
+
+
+@dataclass(frozen=True)
+class ViewFile:
+    """A metadata file of a view, and what it says is current."""
+
+    location: str
+    version_id: int
+    schema_id: int
+
+
+def kind_of(file: MetadataFile | ViewFile | None) -> RelationKind:
+    """What a name stands for that points to such a file."""
+    return RelationKind.VIEW if isinstance(file, ViewFile) else RelationKind.TABLE
 
 
 @dataclass(frozen=True)
@@ -66,19 +103,19 @@ class Merged:
     """None for maintenance and for tables that were dropped by hand."""
     attempt: int | None
     tables: Mapping[Qualified, str | None]
-    """Each table that it changed, with the location of its metadata; None where the table was dropped."""
+    """Each table or view that it changed, with the location of its metadata; None where it was dropped."""
 
 
 @dataclass(frozen=True)
 class TableChange:
-    """An entry of the log of merges, as one table sees it."""
+    """An entry of the log of merges, as one table or view sees it."""
 
     snapshot: str
     at: datetime
     run_id: UUID | None
     attempt: int | None
     location: str | None
-    """Of the metadata; None where the table was dropped."""
+    """Of the metadata; None where it was dropped."""
 
 
 class Lakehouse(Protocol):
@@ -129,16 +166,21 @@ class Lakehouse(Protocol):
     async def sweep_branches(self, closed_for: timedelta) -> list[str]:
         """Delete the branches that were closed longer ago than this, and say which."""
 
-    async def commit(self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | None) -> None:
-        """Move a table on a branch from one metadata file to the next, which is in the store already.
+    async def commit(
+        self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
+    ) -> None:
+        """Move a table or view on a branch from one metadata file to the next, which is in the store already.
 
-        `expected` is the location of the one that the next was made from; None stands for a table that does not
-        exist. `Conflict` when the table is not there, `BranchClosed` when the branch is closed, `Forbidden` on main.
-        `Unavailable` leaves open whether it was moved.
+        `expected` is the location of the one that the next was made from, or takes the place of; None stands for one
+        that does not exist. `Conflict` when it is not there, `BranchClosed` when the branch is closed, `Forbidden` on
+        main. `Unavailable` leaves open whether it was moved.
         """
 
     async def drop_table(self, branch: str, table: Qualified) -> None:
-        """Take a table off a branch, and with the merge off main; its files stay. `NotFound` where it is not."""
+        """Take a table or a view off a branch, and with the merge off main; its files stay.
+
+        `NotFound` where it is not.
+        """
 
     async def merge(
         self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
@@ -156,16 +198,22 @@ class Lakehouse(Protocol):
         """Look for the merge of a run in the log after a snapshot."""
 
     async def history(self, table: Qualified, limit: int, before: str | None = None) -> list[TableChange]:
-        """List the changes of a table on main, newest first, from before a snapshot if one is given."""
+        """List the changes of a table or view on main, newest first, from before a snapshot if one is given."""
+
+    async def relations(self, at: str = MAIN) -> dict[Qualified, Relation]:
+        """Say which tables and views there are at a reference, by name."""
+
+    async def relation(self, name: Qualified, at: str = MAIN) -> Relation | None:
+        """Say what a name stands for at a reference; None where it stands for nothing."""
 
     async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
-        """Say which tables there are at a reference, by name, and where the metadata of each is."""
+        """Say which tables there are at a reference, without views, and where the metadata of each is."""
 
     async def location(self, table: Qualified, at: str = MAIN) -> str | None:
-        """Say where a table's metadata is at a reference; None where there is no such table."""
+        """Say where a table's metadata is at a reference; None where there is no such table, or a view is."""
 
-    async def live_metadata(self) -> set[str]:
-        """Say where the metadata of all tables is that are on main now, or on any branch, open or closed."""
+    async def live_metadata(self) -> set[Relation]:
+        """List all tables and views that are on main now, or on any branch, open or closed."""
 
-    async def past_metadata(self, since: datetime | None) -> set[str]:
-        """Say where the metadata of all tables was at all entries of the log, back to a time if one is given."""
+    async def past_metadata(self, since: datetime | None) -> set[Relation]:
+        """List all tables and views of all entries of the log, back to a time if one is given."""

@@ -38,7 +38,7 @@ async def around(stack: Stack) -> AsyncIterator[Surroundings]:
 
 async def requested(around: Surroundings, pipeline: str, files: dict[str, str], pipeline_id: object) -> RunOf:
     tests = {path.split("/")[-1].removesuffix(".sql"): text for path, text in files.items() if "/" in path}
-    main = "pipeline.py" if "pipeline.py" in files else "pipeline.sql"
+    main = "pipeline.sql" if "pipeline.sql" in files else "pipeline.py"
     return await around.request(
         files[main],
         path=main,

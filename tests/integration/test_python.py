@@ -13,6 +13,7 @@ from contracts.pipelines import ValidatePipeline, Validation
 from contracts.runs import AttemptFinished, ErrorKind, PinnedFile, RunStatus
 from infra.stacks.stack import Stack
 from services.runner.service import serve
+from shared.object_store import object_store
 from shared.settings import Settings
 from tests.running import RunOf, Surroundings, surroundings, table_name
 from tests.waiting import eventually
@@ -380,3 +381,50 @@ async def test_publishing_reads_python_without_running_it(around: Surroundings) 
     assert "full_refresh keeps the last batch only" in fine.files[0].warnings[0].message
     assert [error.line for error in broken.files[0].errors] == [1, 2]
     assert [error.line for error in unnamed.files[0].errors] == [2]
+
+
+SEEKS = """
+import gc, os
+secrets = set(var("secrets"))
+environment = {*os.environ.values(), open("/proc/self/environ").read()}
+print("environment", [secret for secret in secrets for value in environment if secret in value])
+held = [value for known in gc.get_objects() if isinstance(known, dict) for value in list(known.values())]
+texts = [value for value in held if isinstance(value, str) and value not in var("secrets")]
+print("memory", [secret for secret in secrets for text in texts if secret in text])
+def may(statement):
+    try:
+        duckdb.execute(statement)
+        return True
+    except Exception as error:
+        if "403" not in str(error) and "Forbidden" not in str(error):
+            raise
+        return False
+bucket = var("bucket")
+print("other table", may(f"copy (select 1) to 's3://{bucket}/default/gold/other/1/data/x.parquet'"))
+print("own table", may(f"copy (select 1) to 's3://{bucket}/{namespace}/{layer}/{name}/1/data/x.parquet'"))
+print("zone of another", may(f"from read_text('s3://{bucket}/other/landing/zone/a.csv')"))
+print("code", may(f"from read_text('s3://{bucket}/default/pipelines/{layer}/{name}/pipeline.py')"))
+result = pa.table({"id": [1]})
+"""
+
+
+async def test_code_finds_no_password_and_can_do_no_more_than_its_run(around: Surroundings) -> None:
+    settings = around.settings
+    async with object_store(settings, "infra") as objects:
+        await objects.put("other/landing/zone/a.csv", b"id\n1\n")
+    secrets = [
+        *(password.get_secret_value() for password in settings.postgres_passwords.values()),
+        *(password.get_secret_value() for password in settings.nats_passwords.values()),
+        *(token.get_secret_value() for token in settings.nessie_tokens.values()),
+        *(key.secret_access_key.get_secret_value() for key in settings.s3_keys.values()),
+    ]
+
+    one = await good(around, SEEKS, parameters={"secrets": secrets, "bucket": settings.s3_bucket})
+
+    said = [message for _, message in await log_of(around, one)]
+    assert "environment []" in said
+    assert "memory []" in said
+    assert "other table False" in said
+    assert "own table True" in said
+    assert "zone of another False" in said
+    assert "code False" in said

@@ -1,11 +1,12 @@
 """A run's memory is bounded, whatever the size of its result; what does not fit is spilled, and cleaned away."""
 
+import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from contracts.runs import RunStatus
+from contracts.runs import ErrorKind, RunStatus
 from infra.stacks.stack import Stack
 from services.runner.service import serve
 from shared.settings import Settings
@@ -73,3 +74,19 @@ async def test_what_a_killed_process_has_spilled_is_cleaned_away(around: Surroun
 
     assert ended.status is RunStatus.CANCELLED
     assert await eventually(lambda: spilled(spill) == 0)
+
+
+async def test_a_process_that_fills_the_memory_beside_duckdb_is_killed_and_says_so(around: Surroundings) -> None:
+    code = """
+    # @memory_limit: 64MB
+    def pipeline(ctx):
+        held = []
+        while True:
+            held.append(bytearray(b"x" * 50_000_000))
+    """
+    run = await around.request(textwrap.dedent(code), path="pipeline.py")
+    ended = await around.finished(run, within=120)
+
+    assert ended.error_kind is ErrorKind.MEMORY
+    assert (ended.error or "").startswith("memory_limit of 64 MB was used up in phase write: the process had ")
+    assert run.reasons == ["delivery"]

@@ -124,9 +124,15 @@ def values(kind: str, *, nulls: bool) -> st.SearchStrategy[Any]:
 
 def partitionings(kinds: dict[str, str], key: tuple[str, ...]) -> st.SearchStrategy[tuple[PartitionField, ...]]:
     fields = [PartitionField(name, transform) for name, kind in kinds.items() for transform in KINDS[kind].transforms]
-    some = st.lists(st.sampled_from(fields), max_size=2, unique=True).map(tuple) if fields else st.just(())
+    some = st.lists(st.sampled_from(fields), max_size=2, unique=True).map(tuple)
     of_key = [field for field in fields if field.column in key]
-    return some | st.sampled_from(of_key).map(lambda field: (field,)) | st.just(()) if of_key else some
+    usual = st.sampled_from(of_key).map(lambda field: (field,)) if of_key else st.just(())
+    # Two of one fixed type are refused.
+    return (some | usual | st.just(())).filter(lambda chosen: sum(is_fixed(field, kinds) for field in chosen) < 2)
+
+
+def is_fixed(field: PartitionField, kinds: dict[str, str]) -> bool:
+    return kinds[field.column] in ("uuid", "decimal") and not field.transform.startswith("bucket")
 
 
 def quoted(name: str) -> str:

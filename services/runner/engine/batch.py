@@ -15,7 +15,7 @@ from pyiceberg.table import Table
 from services.runner.config import Config, PartitionField
 from services.runner.domain import FailureKind
 from services.runner.engine.binding import Query
-from services.runner.engine.parquet import Copy, rows_of
+from services.runner.engine.parquet import ROWS_OF_GROUP, Copy, rows_of
 from services.runner.engine.partitions import column
 from services.runner.engine.schema import Column, SchemaError, duckdb_type, field_of, new_schema
 from services.runner.engine.session import errors_of, kind_of, told
@@ -26,10 +26,10 @@ from services.runner.target import Target
 from shared.lakehouse.commit import Commit
 from shared.lakehouse.manifests import PresentFile
 
-_LARGE_FILE: Final = 512_000_000
-_SMALL_FILE: Final = 16_000_000
-_SHARE: Final = 64
-"""A table whose rows are replaced by key has so many files: each is rewritten as a whole when one row of it is."""
+_FILES: Final = 64
+"""So many a table has whose rows are replaced by key, unless it is small: each is rewritten when one row of it is."""
+_LEAST_ROW_GROUPS: Final = 2
+"""Of its files, so that a small table has few."""
 
 _NEW_ROWS: Final = '"__rat_new_rows"'
 _LAST: Final = '"__rat_last_rows"'
@@ -130,7 +130,7 @@ class Batch:
 
     def new_files(self) -> list[DataFile]:
         """Write the rows of the query as they come."""
-        copy, (before, after) = self._copy(), self._cast()
+        copy, (before, after) = Copy(self.commit), self._cast()
         with errors_of(self.writing.bound, copy.before + before):
             return copy.run(self.connection, f"{before}{self.writing.bound.sql}{after}")
 
@@ -163,10 +163,10 @@ class Batch:
         """The rows of some of the table's files, with these columns, the file and the place in it: a relation."""
         return rows_of([file.location for file in files], self.commit.schema, ids)
 
-    def files_of(self, query: str) -> list[DataFile]:
-        """Write the rows of a query of ours, which gives all columns of the table."""
+    def files_of(self, query: str, new_rows: int) -> list[DataFile]:
+        """Write the rows of a query of ours, which gives all columns of the table; so many of them are new."""
         with engine_errors():
-            return self._copy().run(self.connection, query)
+            return Copy(self.commit, self._row_groups(new_rows)).run(self.connection, query)
 
     def finish(self, added: Sequence[DataFile], removed: Sequence[PresentFile], rows: int) -> Written:
         """Commit: these files come, those go, and so many rows were written by it."""
@@ -181,7 +181,7 @@ class Batch:
             if count == 0:
                 return self.finish([], [], 0)
             touched = touched_files(self.connection, self.commit, rows, ids)
-        added = self.files_of(f"{self._kept(touched, rows, ids)} select {self.select_list} from {rows}")
+        added = self.files_of(f"{self._kept(touched, rows, ids)} select {self.select_list} from {rows}", count)
         return self.finish(added, [one.file for one in touched], count)
 
     def _kept(self, touched: Sequence[Touched], rows: str, ids: Sequence[int]) -> str:
@@ -200,13 +200,10 @@ class Batch:
             columns.append(f"{value}::{duckdb_type(field.field_type)} as {column(field.field_id)}")
         return f"select {', '.join(columns)} from (\n", "\n)"
 
-    def _copy(self) -> Copy:
-        return Copy(self.commit, self._file_bytes if self.writing.config.unique_key else _LARGE_FILE)
-
-    @cached_property
-    def _file_bytes(self) -> int:
-        size = sum(file.size_bytes for file in self.commit.files())
-        return min(max(size // _SHARE, _SMALL_FILE), _LARGE_FILE)
+    def _row_groups(self, new_rows: int) -> int:
+        """How many row groups a file is to have, of a table that gets so many rows."""
+        rows = new_rows + sum(file.rows for file in self.commit.files())
+        return max(rows // (_FILES * ROWS_OF_GROUP), _LEAST_ROW_GROUPS)
 
 
 @contextmanager

@@ -97,10 +97,11 @@ def bind(
     for zone in statement.zones:
         edits += _zone_edits(statement, zone, zones[zone.call.placeholder], bucket)
     edits.sort(key=lambda edit: (edit.start, edit.end))
-    return Bound(statement, _edited(statement.sql, edits), tuple(edits))
+    return Bound(statement, edited(statement.sql, edits), tuple(edits))
 
 
-def _edited(sql: str, edits: Sequence[Edit]) -> str:
+def edited(sql: str, edits: Sequence[Edit]) -> str:
+    """A text with other pieces in it; the edits are in order, and do not overlap."""
     text = sql.encode()
     pieces: list[bytes] = []
     done = 0

@@ -15,16 +15,22 @@ from services.runner.engine.statement import identifier, string
 from services.runner.engine.statistics import ParquetFile, data_file
 from shared.lakehouse.commit import Commit
 
+ROWS_OF_GROUP: Final = 122_880
+"""Rows of a row group, as DuckDB makes them."""
+
 FILE: Final = "file"
 """The name that the location of a row's file has beside the columns that `rows_of` gives."""
 ROW: Final = "file_row_number"
 """The name of the place of a row in its file, likewise; it is there for those who ask for it."""
 
+_LARGEST_FILE: Final = 512_000_000
+
 
 class Copy:
     """The statement that writes the rows of a query to files of a table."""
 
-    def __init__(self, commit: Commit, file_bytes: int) -> None:
+    def __init__(self, commit: Commit, row_groups: int | None = None) -> None:
+        """Make it; a file has no more row groups than this, if there is such a bound."""
         self._commit = commit
         self._partitioning = Partitioning(commit.spec, commit.schema)
         fields = commit.schema.fields
@@ -38,7 +44,7 @@ class Copy:
         split = (
             f"partition_by ({', '.join(identifier(mark) for mark in self._marks)}), hive_file_pattern false"
             if self._marks
-            else f"file_size_bytes {file_bytes}"
+            else f"file_size_bytes {_LARGEST_FILE}" + (f", row_groups_per_file {row_groups}" if row_groups else "")
         )
         self.before = f"copy (select {', '.join(columns + marks)} from ("
         self.after = (

@@ -27,8 +27,8 @@ _MISSING: Final = object()
 class Asked(Protocol):
     """Whoever knows where a run's tables and files are."""
 
-    def location_of(self, table: Qualified) -> str | None:
-        """Where the metadata of a table is; None if there is no such table."""
+    def relation_of(self, table: Qualified) -> str | None:
+        """A table or a view as a relation in SQL; None if there is none. `LookupError` for a broken view."""
 
     def note_table(self, table: Qualified) -> None:
         """Note that the run reads a table."""
@@ -192,10 +192,10 @@ class Context:
         with self._asking:
             if table in self._tables:
                 return self._tables[table]
-            location = self._asked.location_of(table)
-            if location is None:
+            relation = self._asked.relation_of(table)
+            if relation is None:
                 return None
-            self._tables[table] = _named(self.duckdb, table, location)
+            self._tables[table] = _named(self.duckdb, table, relation)
             return self._tables[table]
 
 
@@ -206,12 +206,12 @@ _texts: WeakKeyDictionary[duckdb.DuckDBPyRelation, str] = WeakKeyDictionary()
 """What stands for a relation in the text of a query, for those that `ref` gave."""
 
 
-def _named(connection: duckdb.DuckDBPyConnection, table: Qualified, location: str) -> duckdb.DuckDBPyRelation:
+def _named(connection: duckdb.DuckDBPyConnection, table: Qualified, source: str) -> duckdb.DuckDBPyRelation:
     """A view of a table, under a name by which queries can call its columns."""
     schema = identifier(f"{table.namespace}.{table.layer}")
     text = f"{schema}.{identifier(table.name)}"
     connection.execute(f"create schema if not exists {schema}")
-    connection.execute(f"create or replace view {text} as from iceberg_scan({string(location)})")
+    connection.execute(f"create or replace view {text} as from {source}")
     relation = connection.sql(f"from {text}")
     _texts[relation] = text
     return relation

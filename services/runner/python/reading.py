@@ -13,6 +13,7 @@ from services.runner.python.rows import rows_of
 from services.runner.python.source import NamedZone, Source
 from services.runner.reading import Reading
 from services.runner.workplace import Workplace
+from shared.errors import Invalid
 
 
 class NothingNew(Exception):
@@ -26,8 +27,11 @@ class _Asked:
         self._reading = reading
         self.zones: set[NamedZone] = set()
 
-    def location_of(self, table: Qualified) -> str | None:
-        return self._reading.location_of(table)
+    def relation_of(self, table: Qualified) -> str | None:
+        try:
+            return self._reading.relations.relation_of(table)
+        except Invalid as error:
+            raise LookupError(error.message) from error
 
     def note_table(self, table: Qualified) -> None:
         self._reading.note_tables([table])
@@ -49,7 +53,7 @@ def rows_of_code(workplace: Workplace, reading: Reading, compiled: Compiled, sou
     work after that.
     """
     # Its branch is made, and the run still wanted, before any of it is run.
-    reading.locate({reading.pipeline})
+    reading.relations.locate({reading.pipeline})
     asked = _Asked(reading)
     limit = compiled.config.memory_limit or workplace.memory_limit_bytes
     connection = workplace.engines.open_for_code(limit)

@@ -259,7 +259,9 @@ async def test_lists_are_read_to_their_end_page_by_page(stack: Stack, lake: Lake
         assert [branch.name for branch in await narrow.branches(f"{run}-")] == [f"{run}-{n}" for n in range(1, 6)]
         assert [change.run_id for change in await narrow.history(table, 10)] == runs[::-1]
         assert await narrow.find_merge(runs[0], before) == merges[0]
-        assert await narrow.past_metadata(None) >= {location for merge in merges for location in merge.tables.values()}
+        assert {found.location for found in await narrow.past_metadata(None)} >= {
+            location for merge in merges for location in merge.tables.values()
+        }
         assert await narrow.live_metadata() == await lake.live_metadata()
         wide_merge = await narrow.merge(wide, uuid4(), 1)
         assert wide_merge is not None

@@ -63,7 +63,7 @@ class _History:
                 touched = self._touched()
             parts = [self._rewritten(touched)] if touched else []
             parts += [self._opened()] if opened else []
-            added = self.batch.files_of(" union all ".join(parts)) if parts else []
+            added = self.batch.files_of(" union all ".join(parts), opened) if parts else []
             return self.batch.finish(added, touched, opened + closed)
 
     @cached_property
