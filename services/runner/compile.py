@@ -83,7 +83,7 @@ def main_file(files: Mapping[str, str]) -> str:
         case [path]:
             return path
         case []:
-            raise AuthorError(Problem(SQL_FILE, f"the pipeline has no {', and no '.join(known)}"))
+            raise AuthorError(Problem(SQL_FILE, f"the pipeline has neither {' nor '.join(known)}"))
         case [first, *others]:
             message = f"the pipeline has both {first} and {others[0]}; it is one of them"
             raise AuthorError(Problem(others[0], message))

@@ -117,7 +117,7 @@ SETTINGS = (
         test="-- @severity: wran\nselect 1",
     ),
     Mistake(
-        "pipeline.sql: the pipeline has no pipeline.sql, and no pipeline.py", files={"config.yaml": "tags: a"}, sql=""
+        "pipeline.sql: the pipeline has neither pipeline.sql nor pipeline.py", files={"config.yaml": "tags: a"}, sql=""
     ),
 )
 
