@@ -18,7 +18,7 @@ from bench.data_path import ROWS, data_path
 from bench.figures import table
 from bench.idle import idle
 from bench.platform import platform
-from bench.run_path import PHASES, appends, latency, put_to_started, throughput
+from bench.run_path import PHASES, latency, put_to_started, throughput
 from infra.stacks.table import STACKS
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -71,7 +71,6 @@ async def measure(stacks: Sequence[str], count_of_appends: int) -> str:
         written := Section(
             f"{TIMES} commits to one table: median / p99 in ms", ["commit", "ours", "PyIceberg's", "ratio"]
         ),
-        many := Section(f"{APPENDS} runs that append a row to one table", ["runs", "median / p99 in ms", "ratio"]),
         puts := Section("One small file", ["from → to", "median / p99 in ms"]),
         rates := Section("40 runs of 40 pipelines, requested at once", ["workers", "runs a second"]),
         scales := Section(f"Data path: {ROWS:,} rows × 5 columns", ["what", "seconds", "peak memory, MB", "ratio"]),
@@ -85,7 +84,6 @@ async def measure(stacks: Sequence[str], count_of_appends: int) -> str:
             paths.add(stack, figures.latencies)
             profiles.add(stack, figures.profiles)
             written.add(stack, await commits(two.stack.settings))
-            many.add(stack, await appends(two, APPENDS))
             puts.add(stack, await put_to_started(two))
             rates.add(stack, [await throughput(two, 2)])
             scales.add(stack, await data_path(two))

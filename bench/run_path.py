@@ -94,22 +94,6 @@ def _profile(runs: list[Timed]) -> list[str]:
     return [f"{seconds * 1000:.0f}" for seconds in (*medians, median(run.around for run in runs))]
 
 
-async def appends(platform: Platform, runs: int) -> list[list[str]]:
-    """The first and the last tenth of so many runs that append a row each to one table."""
-    name = await platform.user.pipeline("default.bronze.bench_appends", ONE_ROW, config="merge_strategy: append_only\n")
-    timed = []
-    for _ in range(runs):
-        begun = time.perf_counter()
-        run_id = await platform.user.run(name)
-        timed.append(await platform.heard.when("run.finished", run_id) - begun)
-    part = runs // 10
-    first, last = timed[:part], timed[-part:]
-    return [
-        [f"runs 1 to {part}", milliseconds(first), "1"],
-        [f"runs {runs - part + 1} to {runs}", milliseconds(last), f"{median(last) / median(first):.2f}"],
-    ]
-
-
 async def throughput(platform: Platform, workers: int) -> list[str]:
     """Runs a second when 40 runs of 40 pipelines are asked for at once."""
     names = [f"default.silver.bench_{workers}_{number}" for number in range(40)]
