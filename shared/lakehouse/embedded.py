@@ -60,6 +60,7 @@ class EmbeddedLakehouse:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
+        self._ensured: set[tuple[str, str]] = set()
 
     async def head(self) -> str:
         """Name main's newest snapshot; `"0"` while nothing was ever merged."""
@@ -68,11 +69,15 @@ class EmbeddedLakehouse:
 
     async def ensure_namespace(self, namespace: str, layer: str) -> None:
         """Make sure that tables can be created in `namespace.layer`, on every branch."""
+        if (namespace, layer) in self._ensured:
+            # None ever goes.
+            return
         with _translated():
             await self._pool.execute(
                 "insert into namespaces (name) select unnest($1::text[]) on conflict do nothing",
                 [namespace, f"{namespace}.{layer}"],
             )
+        self._ensured.add((namespace, layer))
 
     async def namespaces(self) -> set[str]:
         """List the Iceberg namespaces, with dots between their levels."""

@@ -65,6 +65,7 @@ class NessieLakehouse:
     def __init__(self, api: NessieApi, *, merge_token: str | None, merges_settle_within: timedelta) -> None:
         self._api = api
         self._merge_token = merge_token
+        self._ensured: set[tuple[str, str]] = set()
         self.merges_settle_within = merges_settle_within
 
     async def set_up(self) -> None:
@@ -79,8 +80,12 @@ class NessieLakehouse:
 
     async def ensure_namespace(self, namespace: str, layer: str) -> None:
         """Make sure that tables can be created in `namespace.layer`, on every branch that is made from now on."""
+        if (namespace, layer) in self._ensured:
+            # None ever goes.
+            return
         with _translated():
             await self._add_namespaces([(namespace,), (namespace, layer)])
+        self._ensured.add((namespace, layer))
 
     async def create_branch(self, name: str) -> str:
         """Make a branch from main and give the snapshot that it starts from."""
