@@ -382,7 +382,7 @@ def test_a_pipeline_is_its_settings_its_query_and_its_tests(connection: duckdb.D
 
 
 def test_a_pipeline_without_a_query_is_none(connection: duckdb.DuckDBPyConnection) -> None:
-    with pytest.raises(AuthorError, match=r"pipeline\.sql: the pipeline has no pipeline\.sql, and no"):
+    with pytest.raises(AuthorError, match=r"pipeline\.sql: the pipeline has neither pipeline\.sql nor"):
         compiled(connection, {"config.yaml": ""})
 
 
