@@ -31,7 +31,7 @@ class Floor:
         branch = f"run-{run_id}-1"
         await self.lakehouse.ensure_namespace(table.namespace, table.layer)
         await self.lakehouse.create_branch(branch)
-        rows = self.duckdb.execute(sql).fetch_arrow_table()
+        rows = self.duckdb.execute(sql).to_arrow_table()
         location = self._write(self.catalog(branch), table, rows)
         for test in tests:
             found = self.duckdb.execute(test.format(this=f"iceberg_scan('{location}')")).fetchall()

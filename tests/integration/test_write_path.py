@@ -90,7 +90,7 @@ class Writing:
             return self._copy(commit, sql, Record())
         rows: dict[str, list[int]] = {}
         partitions: dict[str, Record] = {}
-        for row in self.engine.execute(sql).fetch_arrow_table().to_pylist():
+        for row in self.engine.execute(sql).to_arrow_table().to_pylist():
             partition = _partition(commit, row)
             partitions[repr(partition)] = partition
             rows.setdefault(repr(partition), []).append(row["k"])
@@ -190,7 +190,7 @@ def readers(stack: Stack, engine: duckdb.DuckDBPyConnection, monkeypatch: pytest
 
 def rows_of(engine: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
     """What a query gives, as Python sees it by way of Arrow: a map is a list of pairs."""
-    return [tuple(row.values()) for row in engine.execute(sql).fetch_arrow_table().to_pylist()]
+    return [tuple(row.values()) for row in engine.execute(sql).to_arrow_table().to_pylist()]
 
 
 def plain(rows: Sequence[tuple[Any, ...]]) -> list[str]:
