@@ -65,6 +65,8 @@ QUERY_CONCURRENCY: Final = 32
 QUERY_TIMEOUT_SECONDS: Final = 30.0
 LOOK_TIMEOUT_SECONDS: Final = 3.0
 """How long a server may take to show that it is there."""
+CONNECT_SECONDS: Final = 15.0
+"""How long one try to connect may take, over all addresses of NATS."""
 CONSUMER_SECONDS: Final = 5.0
 """How long a durable consumer is missing at the most that somebody deleted, alone or with its stream."""
 DRAIN_SECONDS: Final = 3
@@ -285,7 +287,9 @@ class Bus:
         """Start once the server and its streams can be reached: they may come up after us."""
         for attempt in range(1, 1000):
             try:
-                await self.broker.connect()
+                # nats-py waits without an end for the close of a connection whose TLS handshake took too long.
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await self.broker.connect()
                 await self._make_consumers()
                 await self.broker.start()
             except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
@@ -470,7 +474,7 @@ def connect(settings: Settings, service: str) -> Bus:
         inbox_prefix=inbox_prefix(service),
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.2,  # type: ignore[arg-type]  # nats-py takes fractions of a second
-        connect_timeout=2,
+        connect_timeout=5,
         graceful_timeout=10,
         drain_timeout=DRAIN_SECONDS,
         error_cb=_note_error,
