@@ -11,6 +11,8 @@ from shared.tls import nats_tls
 
 async def nats_client(settings: Settings, user: str = "infra", **options: Any) -> Client:
     """A connection as this user; `options` are those of nats-py."""
+    # After a handshake that took too long nats-py may wait without an end: a busy machine is given its time.
+    given: dict[str, Any] = {"connect_timeout": 20, **options}
     return await nats.connect(
-        settings.nats_urls, user=user, password=settings.nats_password(user), tls=nats_tls(settings), **options
+        settings.nats_urls, user=user, password=settings.nats_password(user), tls=nats_tls(settings), **given
     )

@@ -111,6 +111,8 @@ async def watching(
         password=user.password,
         tls=trusting(connection.nats.ca_file) if connection.nats.ca_file else None,
         inbox_prefix=inbox_prefix(user.user),
+        # After a TLS handshake that took too long nats-py may wait without an end: a busy machine is given its time.
+        connect_timeout=20,
     )
     try:
         jetstream = client.jetstream()

@@ -250,6 +250,7 @@ async def replay_what_could_not_be_handled(terminal: Terminal, server: dict[str,
         user=server["publisher"]["user"],
         password=server["publisher"]["password"],
         tls=trusting(server["ca_file"]) if "ca_file" in server else None,
+        connect_timeout=20,
     )
     await client.jetstream().publish("run.requested", b'{"pipeline": "default.bronze.orders"}')
     await client.close()
