@@ -77,8 +77,8 @@ class RatUp:
 
 async def test_rat_up_is_killed_while_files_arrive_and_started_again(kind: str, tmp_path: Path) -> None:
     rat = RatUp(tmp_path / "data", kind)
-    await rat.start()
     try:
+        await rat.start()
         async with rat.user() as user:
             zone, pipeline = await pipeline_over(user)
         for third in range(3):
