@@ -75,16 +75,6 @@ class Column:
     type: DuckDBPyType
 
 
-@dataclass(frozen=True)
-class Projection:
-    """What is written: the table's schema, with ids, and the query's columns cast to it."""
-
-    schema: Schema
-    expressions: tuple[str, ...]
-    field_ids: str
-    """As `COPY … (FIELD_IDS …)` takes them."""
-
-
 def columns_of(connection: duckdb.DuckDBPyConnection, query: str) -> list[Column]:
     """The columns of a query, which is bound and not run; `SchemaError` where two have one name."""
     described = connection.execute(f"describe {query}").fetchall()
@@ -157,18 +147,6 @@ def _refuse(table: Schema, columns: Sequence[Column], changes: Sequence[tuple[st
     ]
     if said:
         raise SchemaError(f"on_schema_change is fail, and the columns have changed: {'; '.join(said)}")
-
-
-def projection(schema: Schema, columns: Sequence[Column]) -> Projection:
-    """How the columns of a query are written under a schema that has them all."""
-    expressions, ids = [], []
-    for column in columns:
-        field = field_of(schema, column.name)
-        assert field is not None, "the schema was merged with the columns"
-        name = identifier(column.name)
-        expressions.append(f"{name}::{duckdb_type(field.field_type)} as {identifier(field.name)}")
-        ids.append(f"{identifier(field.name)}: {field_ids(field)}")
-    return Projection(schema, tuple(expressions), "{" + ", ".join(ids) + "}")
 
 
 def iceberg_type(kind: DuckDBPyType, column: str, numbers: Iterator[int] | None = None) -> IcebergType:
