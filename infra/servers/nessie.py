@@ -125,6 +125,8 @@ def nessie_properties(settings: Settings, *, host: str = "127.0.0.1") -> str:
         "quarkus.datasource.postgresql.jdbc.url": f"jdbc:postgresql://{database}?currentSchema=nessie",
         "quarkus.datasource.postgresql.username": "nessie",
         "quarkus.datasource.postgresql.password": "${NESSIE_POSTGRES_PASSWORD}",
+        # Else each connection of its pool that PostgreSQL has lost since it was last used fails one request.
+        "quarkus.datasource.postgresql.jdbc.validate-on-borrow": "true",
         # It would take itself for unfit while the object store is away, or where its key may not look at the bucket.
         "nessie.catalog.object-stores.health-check.enabled": "false",
         "nessie.catalog.default-warehouse": WAREHOUSE,

@@ -1,5 +1,6 @@
 """What only the distributed stack is: a cluster of three, and a store that tells of what lands in two ways."""
 
+import asyncio
 import json
 import uuid
 from collections import Counter
@@ -41,6 +42,17 @@ async def test_all_servers_of_the_column_run(stack: Stack) -> None:
     async with lakehouse(stack.settings, "query") as tables:
         assert isinstance(await tables.head(), str)
         assert isinstance(await tables.tables(), dict)
+
+
+async def test_nessie_answers_as_soon_as_its_database_is_back(stack: Stack) -> None:
+    async with lakehouse(stack.settings, "query") as tables:
+        # Beside each other, so that its pool holds several connections.
+        await asyncio.gather(*(tables.head() for _ in range(40)))
+
+        await stack.kill("postgres")
+        await stack.until_ready("postgres")
+
+        await asyncio.gather(*(tables.head() for _ in range(40)))
 
 
 async def test_every_stream_has_three_copies(stack: Stack) -> None:
