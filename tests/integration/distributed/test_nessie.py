@@ -24,7 +24,7 @@ from shared.errors import AlreadyExists, Forbidden, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.files import s3_properties
-from shared.lakehouse.nessie_api import NessieApi, session
+from shared.lakehouse.nessie.api import NessieApi, session
 from shared.lakehouse.port import BEGINNING, MAIN, BranchClosed, Lakehouse, Merged
 from shared.settings import Settings
 from tests.tables import Catalogs, append, merged, new_branch, new_table, read, rows
