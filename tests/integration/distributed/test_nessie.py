@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -28,24 +28,6 @@ from shared.lakehouse.nessie.api import NessieApi, session
 from shared.lakehouse.port import BEGINNING, MAIN, BranchClosed, Lakehouse, Merged
 from shared.settings import Settings
 from tests.tables import Catalogs, append, merged, new_branch, new_table, read, rows
-
-
-@pytest.fixture(scope="module")
-async def lake(stack: Stack) -> AsyncIterator[Lakehouse]:
-    async with lakehouse(stack.settings, "runner") as lake:
-        await lake.ensure_namespace("test", "bronze")
-        yield lake
-
-
-@pytest.fixture(scope="module")
-def on(stack: Stack, lake: Lakehouse) -> Iterator[Catalogs]:
-    with catalogs(stack.settings, "runner") as on:
-        yield on
-
-
-@pytest.fixture
-def table() -> Qualified:
-    return new_table()
 
 
 class Line:
