@@ -29,7 +29,7 @@ test-distributed: $(READY)  ## Integration, e2e and kill tests on NATS x 3, MinI
 	$(BIN)/pytest $(BESIDE) --stack distributed $(ON_SERVERS)
 
 test-containers: images  ## The same on containers; needs an engine, as Docker
-	$(BIN)/pytest --stack containers $(ON_SERVERS)
+	$(BIN)/pytest $(BESIDE) --stack containers $(ON_SERVERS)
 
 images: $(READY)  ## Build the container images of the services and the servers
 	$(BIN)/python -m infra.images

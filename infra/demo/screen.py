@@ -53,6 +53,10 @@ class Screen:
         """Say that something was done."""
         self.console.print(Text.assemble(("✓ ", "green"), text), soft_wrap=True)
 
+    def failed(self, text: str) -> None:
+        """Say that something could not be done."""
+        self.console.print(Text.assemble(("✗ ", "red"), text), soft_wrap=True)
+
     def event(self, event: Event) -> None:
         """Show an event of the platform."""
         self._follow(event)

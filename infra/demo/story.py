@@ -19,7 +19,7 @@ from infra.demo.flights import FLIGHTS, ROWS, SPOILT_ROWS, Flights, read_flights
 from infra.demo.screen import Screen, number
 from infra.demo.user import User, user_at, user_of
 from infra.demo.watch import Watch, watching, watching_over_http
-from shared.errors import Conflict
+from shared.errors import Conflict, RatError
 
 NAMESPACE: Final = "nyc"
 PIPELINES: Final = Path(__file__).parent
@@ -253,8 +253,20 @@ async def story_at(url: str, token: str | None, screen: Screen) -> AsyncIterator
     async with (
         user_at(url, token, namespace) as user,
         watching_over_http(user.http, namespace, _FOLLOWERS, screen.event) as watch,
+        _visiting(user, screen),
     ):
+        yield Story(user, watch, screen, flights)
+
+
+@asynccontextmanager
+async def _visiting(user: User, screen: Screen) -> AsyncIterator[None]:
+    """A visit whose namespace is removed at its end; where that fails too, what went wrong first is raised."""
+    try:
+        yield
+    except BaseException:
         try:
-            yield Story(user, watch, screen, flights)
-        finally:
             await user.leave()
+        except RatError as error:
+            screen.failed(f"{user.namespace} could not be removed: {error.message}")
+        raise
+    await user.leave()

@@ -15,7 +15,7 @@ from infra.cli.folder import read_folder
 from infra.cli.push import Pushed, ensure_namespaces, publish, push_draft
 from infra.connection import Connection
 from infra.demo.flights import File
-from shared.errors import Internal
+from shared.errors import Internal, Unavailable
 from shared.object_store import ObjectStore, object_store
 from shared.settings import S3Key, Settings
 
@@ -41,11 +41,11 @@ class User:
 
     async def get(self, path: str, **parameters: Any) -> Any:
         """GET below `/api/v1`."""
-        return _checked(await self.http.get(path, params=parameters)).json()
+        return _checked(await self._ask("GET", path, params=parameters)).json()
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """POST below `/api/v1`."""
-        return _checked(await self.http.post(path, json=body)).json()
+        return _checked(await self._ask("POST", path, json=body)).json()
 
     async def query(self, sql: str) -> list[dict[str, Any]]:
         """The rows of a query; tables are `layer.name`."""
@@ -78,7 +78,7 @@ class User:
     async def upload(self, file: File) -> None:
         """Deliver a file through HTTP."""
         path = f"/landing-zones/{self.namespace}/{file.zone}/files"
-        _checked(await self.http.post(path, files={"file": (file.name, file.content, "text/csv")}))
+        _checked(await self._ask("POST", path, files={"file": (file.name, file.content, "text/csv")}))
 
     async def drop(self, file: File) -> None:
         """Deliver a file straight into the bucket, where that can be reached; else like any other."""
@@ -89,9 +89,15 @@ class User:
 
     async def leave(self) -> None:
         """Remove the namespace, if there is one, with its pipelines, triggers and zones. Its tables stay."""
-        answer = await self.http.delete(f"/namespaces/{self.namespace}", params={"force": True})
+        answer = await self._ask("DELETE", f"/namespaces/{self.namespace}", params={"force": True})
         if answer.status_code != httpx.codes.NOT_FOUND:
             _checked(answer)
+
+    async def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
+        try:
+            return await self.http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise Unavailable(f"{method} {path} was not answered: {error!r}") from error
 
 
 @asynccontextmanager

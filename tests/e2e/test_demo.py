@@ -3,9 +3,19 @@
 import asyncio
 import json
 import subprocess
+from contextlib import AsyncExitStack
+from io import StringIO
 from typing import Any
 
+import pytest
+from rich.console import Console
+
+from contracts.messages import utc_now
 from infra.demo.flights import FLIGHTS
+from infra.demo.screen import Screen
+from infra.demo.story import story_at
+from infra.services import serving
+from shared.errors import TimedOut
 from tests.e2e.conftest import Platform
 from tests.processes import RAT
 
@@ -28,6 +38,23 @@ async def test_the_demo_ends_well_on_a_platform_that_others_use_and_leaves_it(pl
 
     has_gone_well(summary)
     assert await platform.user.get("/namespaces") == before
+
+
+async def test_what_went_wrong_first_is_told_when_the_namespace_cannot_be_removed_either(platform: Platform) -> None:
+    settings = platform.stack.settings.model_copy(update={"gateway_port": 0})
+    shown = StringIO()
+
+    async def tell() -> None:
+        async with AsyncExitStack() as gateways:
+            [url] = (await gateways.enter_async_context(serving(["gateway"], settings))).values()
+            async with story_at(url, None, Screen(Console(file=shown, width=200), utc_now())):
+                await gateways.aclose()
+                raise TimedOut("this went wrong first")
+
+    with pytest.raises(TimedOut, match="went wrong first"):
+        await tell()
+
+    assert "could not be removed: DELETE /namespaces/nyc_" in shown.getvalue()
 
 
 def has_gone_well(summary: dict[str, Any]) -> None:

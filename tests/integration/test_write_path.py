@@ -559,6 +559,7 @@ def test_a_table_of_the_first_version_goes_on_as_one_of_the_second(writing: Writ
     )
     table.append(rows)
     assert writing.table.format_version == 1
+    assert len(writing.begin("select 3::int as k, 'a' as day", By("day")).files()) == 2
 
     more = writing.write("select 3::int as k, 'a' as day", By("day"))
 
