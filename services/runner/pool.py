@@ -16,7 +16,7 @@ import psutil
 import structlog
 
 from contracts.messages import Message
-from services.runner.frames import FromProcess, Ready, SetUp, frame, read_from_process
+from services.runner.frames import Failed, FromProcess, Ready, SetUp, frame, read_from_process
 from shared.errors import Unavailable
 from shared.processes import kill
 from shared.settings import Settings
@@ -230,6 +230,9 @@ class Pool:
         except BaseException:
             await asyncio.shield(process.kill())
             raise
+        if isinstance(ready, Failed):
+            await process.kill()
+            raise Unavailable(f"no process could be started for the run: {ready.error}")
         assert isinstance(ready, Ready), "the first thing that a process says is that it is ready"
         return process
 

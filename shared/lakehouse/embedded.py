@@ -4,7 +4,6 @@ It is all in the schema `lakehouse`, which the runner owns. A table on a branch 
 main's as of the entry that the branch was made from.
 """
 
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
@@ -15,12 +14,12 @@ import asyncpg
 
 from contracts.names import Qualified
 from shared.database import Connection, database, transaction
-from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
+from shared.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from shared.lakehouse.port import (
     BEGINNING,
     MAIN,
     Branch,
-    BranchClosed,
+    Lakehouse,
     MergeConflict,
     Merged,
     MetadataFile,
@@ -29,7 +28,14 @@ from shared.lakehouse.port import (
     TableChange,
     ViewFile,
     kind_of,
-    tables_among,
+)
+from shared.lakehouse.refusals import (
+    branch_closed,
+    branch_exists,
+    no_branch,
+    refuse_commit_to_main,
+    refuse_main,
+    refuse_name_of_snapshot,
 )
 from shared.settings import Settings
 
@@ -49,11 +55,8 @@ async def embedded_lakehouse(
         yield EmbeddedLakehouse(pool)
 
 
-class EmbeddedLakehouse:
-    """Implements `shared.lakehouse.port.Lakehouse`.
-
-    Locks are always taken in one order: main's row, then the branch's.
-    """
+class EmbeddedLakehouse(Lakehouse):
+    """Rows of PostgreSQL. Locks are always taken in one order: main's row, then the branch's."""
 
     merges_settle_within = timedelta(0)
     """A branch is closed under the lock that its merge holds."""
@@ -86,8 +89,7 @@ class EmbeddedLakehouse:
 
     async def create_branch(self, name: str) -> str:
         """Make a branch from main and give the snapshot that it starts from."""
-        if not name or re.fullmatch(r"[0-9a-fA-F]*", name):
-            raise Invalid(f"{name!r} cannot be the name of a branch: it looks like a snapshot")
+        refuse_name_of_snapshot(name)
         with _translated():
             base = await self._pool.fetchval(
                 """
@@ -100,13 +102,13 @@ class EmbeddedLakehouse:
             )
         if base is None:
             if name != MAIN and await self.is_closed(name):
-                raise BranchClosed(f"branch {name!r} is closed")
-            raise AlreadyExists(f"there is a branch {name!r} already")
+                raise branch_closed(name)
+            raise branch_exists(name)
         return str(base)
 
     async def close_branch(self, name: str) -> None:
         """See to it that a branch of this name is not committed to or merged any more; it stays readable."""
-        _refuse_main(name)
+        refuse_main(name)
         with _translated():
             await self._pool.execute(
                 """
@@ -119,7 +121,7 @@ class EmbeddedLakehouse:
 
     async def delete_branch(self, name: str) -> None:
         """Forget a branch, whatever its state; missing is fine."""
-        _refuse_main(name)
+        refuse_main(name)
         with _translated():
             await self._pool.execute("delete from branches where name = $1", name)
 
@@ -144,7 +146,7 @@ class EmbeddedLakehouse:
                 "select closed_at is not null from branches where name = $1", name
             )
         if is_closed is None:
-            raise _no_branch(name)
+            raise no_branch(name)
         return is_closed
 
     async def sweep_branches(self, closed_for: timedelta) -> list[str]:
@@ -155,19 +157,11 @@ class EmbeddedLakehouse:
             )
         return sorted(record["name"] for record in records)
 
-    async def drop_table(self, branch: str, table: Qualified) -> None:
-        """Take a table or a view off a branch, and with the merge off main; its files stay."""
-        found = await self.relation(table, branch)
-        if found is None:
-            raise NotFound(f"no table {str(table)!r} on {branch!r}")
-        await self.commit(branch, table, found.location, None)
-
     async def commit(
         self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
     ) -> None:
         """Move the pointer of a table or view on a branch from one metadata file to the next."""
-        if branch == MAIN:
-            raise Forbidden(f"{str(table)!r} on main changes by merges only")
+        refuse_commit_to_main(branch, table)
         with _translated():
             record = await self._pool.fetchrow(
                 """
@@ -206,9 +200,9 @@ class EmbeddedLakehouse:
                 kind_of(new),
             )
         if record is None:
-            raise _no_branch(branch)
+            raise no_branch(branch)
         if record["is_closed"]:
-            raise BranchClosed(f"branch {branch!r} is closed")
+            raise branch_closed(branch)
         if not record["is_moved"]:
             raise Conflict(
                 f"{str(table)!r} on {branch!r} is not at {expected} any more: it was at {record['location']}"
@@ -218,7 +212,7 @@ class EmbeddedLakehouse:
         self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
     ) -> Merged | None:
         """Put all tables that a branch changed on main at once, or none, and close the branch."""
-        _refuse_main(branch)
+        refuse_main(branch)
         with _translated():
             async with transaction(self._pool) as connection:
                 await connection.execute("select from branches where name = 'main' for update")
@@ -268,14 +262,6 @@ class EmbeddedLakehouse:
     async def relation(self, name: Qualified, at: str = MAIN) -> Relation | None:
         """Say what a name stands for at a reference; None where it stands for nothing."""
         return (await self._pointers(at, name)).get(name)
-
-    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
-        """Say which tables there are at a reference, without views, and where the metadata of each is."""
-        return tables_among(await self._pointers(at, None))
-
-    async def location(self, table: Qualified, at: str = MAIN) -> str | None:
-        """Say where a table's metadata is at a reference; None where there is no such table, or a view is."""
-        return tables_among(await self._pointers(at, table)).get(table)
 
     async def live_metadata(self) -> set[Relation]:
         """List all tables and views that are on main now, or on any branch, open or closed."""
@@ -364,9 +350,9 @@ def _relation(record: asyncpg.Record) -> Relation:
 async def _lock_open_branch(connection: Connection, name: str) -> int:
     branch = await connection.fetchrow("select base_seq, closed_at from branches where name = $1 for update", name)
     if branch is None:
-        raise _no_branch(name)
+        raise no_branch(name)
     if branch["closed_at"] is not None:
-        raise BranchClosed(f"branch {name!r} is closed")
+        raise branch_closed(name)
     base_seq: int = branch["base_seq"]
     return base_seq
 
@@ -469,15 +455,6 @@ def _seq(snapshot: str) -> int:
     if int(snapshot) > _MAX_SEQ:
         raise NotFound(f"no snapshot {snapshot!r}")
     return int(snapshot)
-
-
-def _refuse_main(name: str) -> None:
-    if name == MAIN:
-        raise Invalid("main can be neither closed, deleted nor merged")
-
-
-def _no_branch(name: str) -> NotFound:
-    return NotFound(f"no branch {name!r}")
 
 
 @contextmanager
