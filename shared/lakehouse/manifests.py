@@ -15,9 +15,6 @@ from pyiceberg.manifest import (
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
-    read_manifest_list,
-    write_manifest,
-    write_manifest_list,
 )
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
@@ -26,13 +23,13 @@ from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.typedef import Record
 
 from shared.errors import Conflict
+from shared.lakehouse.avro import read_manifest, read_manifest_list, write_manifest, write_manifest_list
 from shared.lakehouse.files import TableFiles
 
 MERGED_AT: Final = 20
 """Small manifests that are made one: a scan opens every manifest, and after 300 appends it would take a second."""
 _SMALL: Final = 100
 """Files of a manifest beyond which it is left alone: each merge writes all that it merges anew."""
-_CODEC: Final = "deflate"
 
 
 @dataclass(frozen=True)
@@ -118,9 +115,8 @@ class Manifests:
         unread = [manifest for manifest in wanted if manifest.manifest_path not in self._read]
         self.files.read_all(manifest.manifest_path for manifest in unread)
         for manifest in unread:
-            self._read[manifest.manifest_path] = [
-                PresentFile(entry, manifest.manifest_path) for entry in manifest.fetch_manifest_entry(self.files)
-            ]
+            entries = read_manifest(self.files.new_input(manifest.manifest_path), manifest)
+            self._read[manifest.manifest_path] = [PresentFile(entry, manifest.manifest_path) for entry in entries]
         return [file for manifest in wanted for file in self._read[manifest.manifest_path]]
 
 
@@ -175,7 +171,7 @@ class NewManifests:
         """Put the manifests on a list, and say where it will be."""
         file = _InMemory(f"{self.folder}/snap-{self.snapshot_id}-0-{self.prefix}.avro")
         parent_id = parent.snapshot_id if parent else None
-        with write_manifest_list(2, file, self.snapshot_id, parent_id, sequence_number, _CODEC) as writer:
+        with write_manifest_list(file, self.snapshot_id, parent_id, sequence_number) as writer:
             writer.add_manifests(manifests)
         self.contents[file.location] = file.content
         return file.location
@@ -190,7 +186,7 @@ class NewManifests:
         if not entries or self._is_over(spec, entries):
             return None
         file = _InMemory(f"{self.folder}/{self.prefix}-m{number}.avro")
-        with write_manifest(2, spec, self._schema_of(spec), file, self.snapshot_id, _CODEC) as writer:
+        with write_manifest(spec, self._schema_of(spec), file, self.snapshot_id) as writer:
             for entry in entries:
                 writer.add_entry(entry)
         self.contents[file.location] = file.content

@@ -1,0 +1,200 @@
+"""Manifests and lists of them as Avro files: PyIceberg's own, but what follows from a schema is worked out once.
+
+PyIceberg translates the schema of a file, and builds what reads or writes it, anew for each file. That is nearly all
+that a small manifest costs, and a commit reads two such files and writes two.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache, lru_cache
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+from pyiceberg.avro.codecs import AVRO_CODEC_KEY
+from pyiceberg.avro.decoder import new_decoder
+from pyiceberg.avro.file import MAGIC, META_SCHEMA, SYNC_SIZE, AvroFile, AvroFileHeader, AvroOutputFile
+from pyiceberg.avro.reader import Reader
+from pyiceberg.avro.resolver import construct_reader, construct_writer, resolve_reader
+from pyiceberg.avro.writer import Writer
+from pyiceberg.io import InputFile, OutputFile
+from pyiceberg.manifest import (
+    MANIFEST_ENTRY_SCHEMAS,
+    MANIFEST_LIST_FILE_SCHEMAS,
+    DataFile,
+    DataFileContent,
+    FileFormat,
+    ManifestContent,
+    ManifestEntry,
+    ManifestEntryStatus,
+    ManifestFile,
+    ManifestListWriterV2,
+    ManifestWriterV2,
+    PartitionFieldSummary,
+    data_file_with_partition,
+    manifest_entry_schema_with_data_file,
+)
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.typedef import StructProtocol
+from pyiceberg.types import StructType
+from pyiceberg.utils.schema_conversion import AvroSchemaConversion
+
+R = TypeVar("R", bound=StructProtocol)
+Kind: TypeAlias = Literal["manifest_entry", "manifest_file"]
+"""What a file has one of in each record, by the name that Iceberg gives it."""
+
+_VERSION: Final = 2
+_CODEC: Final = "deflate"
+_SCHEMA_KEY: Final = "avro.schema"
+_KEPT: Final = 256
+"""Schemas: tables that are partitioned alike have the same, and those that are not at all."""
+
+_READ_TYPES: Final[Mapping[Kind, dict[int, Callable[..., StructProtocol]]]] = {
+    "manifest_entry": {-1: ManifestEntry, 2: DataFile},
+    "manifest_file": {-1: ManifestFile, 508: PartitionFieldSummary},
+}
+_READ_ENUMS: Final[Mapping[Kind, dict[int, Callable[..., Enum]]]] = {
+    "manifest_entry": {0: ManifestEntryStatus, 101: FileFormat, 134: DataFileContent},
+    "manifest_file": {517: ManifestContent},
+}
+
+
+# Reading
+
+
+def read_manifest_list(file: InputFile) -> list[ManifestFile]:
+    """The manifests on a list."""
+    return _records(file, "manifest_file")
+
+
+def read_manifest(file: InputFile, manifest: ManifestFile) -> list[ManifestEntry]:
+    """The entries of a manifest that name files which the table has, with what they inherit from the manifest."""
+    entries: list[ManifestEntry] = _records(file, "manifest_entry")
+    live = [entry for entry in entries if entry.status is not ManifestEntryStatus.DELETED]
+    for entry in live:
+        _inherit(entry, manifest)
+    return live
+
+
+def _inherit(entry: ManifestEntry, manifest: ManifestFile) -> None:
+    """What stands in a manifest once, for all its entries (Iceberg's spec, sequence number inheritance)."""
+    entry.data_file.spec_id = manifest.partition_spec_id
+    if entry.snapshot_id is None and manifest.added_snapshot_id is not None:
+        entry.snapshot_id = manifest.added_snapshot_id
+    if manifest.sequence_number == 0 or entry.status is ManifestEntryStatus.ADDED:
+        if entry.sequence_number is None:
+            entry.sequence_number = manifest.sequence_number
+        if entry.file_sequence_number is None:
+            entry.file_sequence_number = manifest.sequence_number
+
+
+def _records(file: InputFile, kind: Kind) -> list[Any]:
+    with _Records[Any](file, kind) as records:
+        return list(records)
+
+
+class _Records(AvroFile[R]):
+    """An Avro file that is read."""
+
+    def __init__(self, input_file: InputFile, kind: Kind) -> None:
+        super().__init__(input_file)
+        self._kind = kind
+
+    def __enter__(self) -> "_Records[R]":
+        with self.input_file.open() as stream:
+            self.decoder = new_decoder(stream.read())
+        self.header = _header_reader().read(self.decoder)
+        self.reader = _reader(self.header.meta[_SCHEMA_KEY], self._kind)
+        return self
+
+
+@cache
+def _header_reader() -> Reader:
+    return construct_reader(META_SCHEMA, {-1: AvroFileHeader})
+
+
+@lru_cache(_KEPT)
+def _reader(schema: str, kind: Kind) -> Reader:
+    """What reads the records of files with this schema, as JSON."""
+    wanted = MANIFEST_ENTRY_SCHEMAS if kind == "manifest_entry" else MANIFEST_LIST_FILE_SCHEMAS
+    written = AvroSchemaConversion().avro_to_iceberg(json.loads(schema))
+    return resolve_reader(written, wanted[_VERSION], _READ_TYPES[kind], _READ_ENUMS[kind])
+
+
+# Writing
+
+
+def write_manifest(spec: PartitionSpec, schema: Schema, file: OutputFile, snapshot_id: int) -> ManifestWriterV2:
+    """What writes entries to a manifest of version 2, as PyIceberg's function of this name does."""
+    return _ManifestWriter(spec, schema, file, snapshot_id, _CODEC)
+
+
+def write_manifest_list(
+    file: OutputFile, snapshot_id: int, parent_id: int | None, sequence_number: int
+) -> ManifestListWriterV2:
+    """What writes manifests to a list of version 2, likewise."""
+    return _ListWriter(file, snapshot_id, parent_id, sequence_number, _CODEC)
+
+
+class _ManifestWriter(ManifestWriterV2):
+    def new_writer(self) -> AvroOutputFile[ManifestEntry]:
+        layout = _layout_of_manifest(self._spec.partition_type(self._schema))
+        return _Output[ManifestEntry](self._output_file, layout, self._meta)
+
+
+class _ListWriter(ManifestListWriterV2):
+    def __enter__(self) -> "_ListWriter":
+        self._writer = _Output[ManifestFile](self._output_file, _layout_of_list(), self._meta)
+        self._writer.__enter__()
+        return self
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What files of one schema have in common."""
+
+    schema: Schema
+    header: str
+    """The schema as it stands in the file."""
+    writer: Writer
+    """Of one record."""
+
+
+@lru_cache(_KEPT)
+def _layout_of_manifest(partition: StructType) -> _Layout:
+    data_file = data_file_with_partition(partition, _VERSION)
+    return _layout(manifest_entry_schema_with_data_file(_VERSION, data_file), "manifest_entry")
+
+
+@cache
+def _layout_of_list() -> _Layout:
+    return _layout(MANIFEST_LIST_FILE_SCHEMAS[_VERSION], "manifest_file")
+
+
+def _layout(schema: Schema, kind: Kind) -> _Layout:
+    header = json.dumps(AvroSchemaConversion().iceberg_to_avro(schema, schema_name=kind))
+    return _Layout(schema, header, construct_writer(schema))
+
+
+class _Output(AvroOutputFile[R]):
+    """An Avro file that is written."""
+
+    def __init__(self, output_file: OutputFile, layout: _Layout, metadata: dict[str, str]) -> None:
+        # PyIceberg's own would work out the writer.
+        self.output_file = output_file
+        self.file_schema = layout.schema
+        self.sync_bytes = os.urandom(SYNC_SIZE)
+        self.writer = layout.writer
+        self.metadata = metadata
+        self._header = layout.header
+
+    def _write_header(self) -> None:
+        meta = {**self.metadata, _SCHEMA_KEY: self._header, AVRO_CODEC_KEY: _CODEC}
+        _header_writer().write(self.encoder, AvroFileHeader(MAGIC, meta, self.sync_bytes))
+
+
+@cache
+def _header_writer() -> Writer:
+    return construct_writer(META_SCHEMA)
