@@ -18,6 +18,7 @@ from services.runner.asked_tables import AskedTables
 from services.runner.domain import FailureKind
 from services.runner.engine.compaction import commit_rewritten, rewrite_small_files
 from services.runner.engine.session import limit_memory
+from services.runner.engine.sniffing import Sniffed
 from services.runner.engines import Engines
 from services.runner.frames import (
     CommitOn,
@@ -97,7 +98,8 @@ def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
         def catalog_of(branch: str) -> BranchCatalog:
             return BranchCatalog(branch, asked, portal, engines.files, engines.bucket)
 
-        yield Workplace(parent, engines, catalog_of, set_up.threads, set_up.memory_limit_bytes)
+        sniffed = Sniffed(engines.connection)
+        yield Workplace(parent, engines, catalog_of, set_up.threads, set_up.memory_limit_bytes, sniffed)
 
 
 def _settings(variables: dict[str, str]) -> Settings:

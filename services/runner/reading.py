@@ -146,7 +146,7 @@ class Reading:
         if missing:
             raise AuthorError(*(statement.problem(self._about_missing(use.table), use.start) for use in missing))
         zones = {use.call.placeholder: self._content_of(use.call) for use in statement.zones}
-        return bind(statement, relations, zones, self._workplace.bucket)
+        return bind(statement, relations, zones, self._workplace.bucket, self._workplace.sniffed.call)
 
     def _about_missing(self, table: Qualified) -> str:
         if table == self.pipeline:

@@ -11,6 +11,7 @@ import duckdb
 
 from contracts.messages import Message, utc_now
 from contracts.runs import LogLine
+from services.runner.engine.sniffing import Sniffed
 from services.runner.engines import Engines
 from services.runner.frames import Interrupt, Logged, ToProcess, UseKey, frame, read_in_process
 from shared.lakehouse.branch_catalog import BranchCatalog
@@ -79,6 +80,7 @@ class Workplace:
     catalog_of: Callable[[str], BranchCatalog]
     threads: int
     memory_limit_bytes: int
+    sniffed: Sniffed
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:

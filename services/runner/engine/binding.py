@@ -1,9 +1,9 @@
 """A query with its tables and files in place: what DuckDB runs, and where each piece of it was written."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import duckdb
 
@@ -23,7 +23,13 @@ _READERS: Final[Mapping[str, str]] = {
 }
 """The reader of a file by its ending, where the author names none."""
 
+_LOOKED_AT: Final = "auto_detect=false"
+"""What stands in the call that reads a file which was looked at."""
+
 _COMPRESSED: Final = (".gz", ".zst")
+
+CsvCall: TypeAlias = Callable[[ClaimedFile, str], str | None]
+"""The call that reads a file, at this address, as `read_csv` does without options; None where that cannot be said."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,9 @@ class Bound:
 
     def problem(self, message: str, position: int | None) -> Problem:
         """A problem with what runs at this byte of `sql`, told by line and column of the author's file."""
+        if any(_LOOKED_AT in edit.text for edit in self.edits):
+            # What was found out about a file, DuckDB takes for what its author has set.
+            message = message.replace("(Set By User)", "(Auto-Detected)")
         if position is None:
             return self.statement.problem(message)
         shift = 0
@@ -79,12 +88,22 @@ class Bound:
         return self.statement.problem(message, position - shift)
 
 
+def as_it_is(_file: ClaimedFile, _location: str) -> str | None:
+    """Let DuckDB find out what a CSV file is like."""
+    return None
+
+
 def bind(
-    statement: Statement, relations: Mapping[Qualified, str], zones: Mapping[str, ZoneContent], bucket: str
+    statement: Statement,
+    relations: Mapping[Qualified, str],
+    zones: Mapping[str, ZoneContent],
+    bucket: str,
+    csv_call: CsvCall = as_it_is,
 ) -> Bound:
     """Put relations in the place of tables, and files in the place of landing zones.
 
-    `relations` are pieces of SQL by table, `zones` contents by placeholder. `AuthorError` where a table is missing,
+    `relations` are pieces of SQL by table, `zones` contents by placeholder; `csv_call` reads a file that is alone in
+    its zone. `AuthorError` where a table is missing,
     or an empty zone does not tell its columns.
     """
     edits: list[Edit] = []
@@ -95,7 +114,7 @@ def bind(
         edits.append(Edit(use.start, use.end, relations[use.table] + alias))
     edits += [Edit(use.start, use.end, f'"{use.table.name}"') for use in statement.columns]
     for zone in statement.zones:
-        edits += _zone_edits(statement, zone, zones[zone.call.placeholder], bucket)
+        edits += _zone_edits(statement, zone, zones[zone.call.placeholder], bucket, csv_call)
     edits.sort(key=lambda edit: (edit.start, edit.end))
     return Bound(statement, edited(statement.sql, edits), tuple(edits))
 
@@ -114,9 +133,13 @@ def edited(sql: str, edits: Sequence[Edit]) -> str:
 # Files in the place of landing zones
 
 
-def _zone_edits(statement: Statement, use: ZoneUse, content: ZoneContent, bucket: str) -> list[Edit]:
+def _zone_edits(statement: Statement, use: ZoneUse, content: ZoneContent, bucket: str, csv_call: CsvCall) -> list[Edit]:
     alias = "" if use.has_alias else f' as "{use.call.zone if use.reader is None else use.reader_name}"'
     if content.files:
+        call = _call_of_only_file(statement, use, content.files, bucket, csv_call)
+        if call is not None:
+            start, end = use.reader or (use.start, use.end)
+            return [Edit(start, end, f"{call}{alias}")]
         files = _file_list(content.files, bucket)
         if use.reader is not None:
             return [Edit(use.start, use.end, files)]
@@ -140,8 +163,34 @@ def _zone_edits(statement: Statement, use: ZoneUse, content: ZoneContent, bucket
     ]
 
 
+def _call_of_only_file(
+    statement: Statement, use: ZoneUse, files: Sequence[ClaimedFile], bucket: str, csv_call: CsvCall
+) -> str | None:
+    """The call that reads a CSV file without looking what it is like, where the author leaves all of that to DuckDB.
+
+    Of several files, DuckDB looks at each.
+    """
+    if len(files) > 1 or not _is_read_csv(statement, use, files[0].filename):
+        return None
+    return csv_call(files[0], _location(files[0], bucket))
+
+
+def _is_read_csv(statement: Statement, use: ZoneUse, filename: str) -> bool:
+    """Whether a zone is read by `read_csv` without options."""
+    if use.reader is None:
+        return _reader_of(filename) == "read_csv"
+    start, end = use.reader
+    text = statement.sql.encode()
+    before, after = text[start : use.start].decode(), text[use.end : end].decode()
+    return re.fullmatch(r"read_csv(_auto)?\s*\(\s*", before, re.IGNORECASE) is not None and after.strip() == ")"
+
+
 def _file_list(files: Collection[ClaimedFile], bucket: str) -> str:
-    return "[" + ", ".join(string(f"s3://{bucket}/{escaped(file.key)}") for file in files) + "]"
+    return "[" + ", ".join(string(_location(file, bucket)) for file in files) + "]"
+
+
+def _location(file: ClaimedFile, bucket: str) -> str:
+    return f"s3://{bucket}/{escaped(file.key)}"
 
 
 def escaped(key: str) -> str:
