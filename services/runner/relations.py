@@ -20,6 +20,8 @@ class Relations:
         self._ask = ask
         self._locations: dict[Qualified, str | None] = {}
         self._views: dict[Qualified, str] = {}
+        self._alone: dict[Qualified, str] = {}
+        """Tables that are read as something else than what is at their location, with the same rows."""
 
     def location_of(self, table: Qualified) -> str | None:
         """Where the metadata of a table is; None if there is no such table, or a view is."""
@@ -42,9 +44,11 @@ class Relations:
             read = {name for sql in views.values() for name in names_read(self._connection, sql)}
             unknown = sorted(str(name) for name in read - self._locations.keys())
 
-    def become_table(self, name: Qualified, location: str | None) -> None:
-        """Take note of a table that the run has written."""
+    def become_table(self, name: Qualified, location: str | None, rows_alone: str | None) -> None:
+        """Take note of a table that the run has written, and of its rows as a relation, where there is one."""
         self._locations[name] = location
+        if rows_alone is not None:
+            self._alone[name] = rows_alone
         self._views.pop(name, None)
 
     def become_view(self, name: Qualified, sql: str) -> None:
@@ -71,6 +75,7 @@ class Relations:
     def _of(self, names: Collection[Qualified]) -> dict[Qualified, str]:
         self.locate(names)
         tables = {name: f"iceberg_scan('{location}')" for name, location in self._locations.items() if location}
+        tables |= self._alone
         views = inlined(self._connection, self._below(names), tables)
         return {name: found for name, found in (tables | views).items() if name in names}
 

@@ -125,7 +125,7 @@ class Work:
         if was_view:
             target.give_up_view(compiled.config.merge_strategy)
         written = write(connection, query, target, compiled.config, self._order.started_at, warn=self._warn)
-        self._reading.relations.become_table(self._pipeline, written.location)
+        self._reading.relations.become_table(self._pipeline, written.location, written.rows_alone)
         self._say_written(compiled, written, writing)
         return written
 

@@ -14,6 +14,7 @@ from pyiceberg.table import Table
 
 from services.runner.config import Config, PartitionField
 from services.runner.domain import FailureKind
+from services.runner.engine.alone import rows_alone
 from services.runner.engine.binding import Query
 from services.runner.engine.parquet import ROWS_OF_GROUP, Copy, rows_of
 from services.runner.engine.partitions import column
@@ -47,6 +48,8 @@ class Written:
     """Of the table's metadata on the branch now; None if there is no table."""
     has_changed: bool
     """Whether the branch holds anything to merge."""
+    rows_alone: str | None = None
+    """The table as a relation of the files that were written; None where others hold rows of it."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ class Batch:
         """Commit: these files come, those go, and so many rows were written by it."""
         committed = self.commit.finish(added, removed)
         size = sum(file.file_size_in_bytes for file in added)
-        return Written(rows, len(added), size, committed.location, committed.has_changed)
+        alone = rows_alone(self.commit, added, removed)
+        return Written(rows, len(added), size, committed.location, committed.has_changed, alone)
 
     def replace(self, rows: str, ids: Sequence[int]) -> Written:
         """Put new rows in the place of all rows of the table that have the same values in these columns."""
