@@ -53,8 +53,9 @@ class Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it was not seen to end."""
-        return self._process.returncode is None
+        """Whether it was not seen to end: its pipe tells a moment before its exit code does."""
+        assert self._process.stdin is not None
+        return self._process.returncode is None and not self._process.stdin.is_closing()
 
     async def send(self, message: Message) -> None:
         """Tell it something; `ProcessLost` when it is gone."""
@@ -147,9 +148,10 @@ class Pool:
 
     async def _take(self) -> Process:
         while self._warm:
-            # One that is ready comes before one that is still being spawned.
-            self._warm.sort(key=lambda warm: not warm.done())
-            warm = self._warm.pop(0)
+            # One that is ready comes before one that is still being spawned, and the one that worked last before all:
+            # it has the metadata of the table in memory, where the next run is one of the same pipeline.
+            warm = next((warm for warm in reversed(self._warm) if warm.done()), self._warm[0])
+            self._warm.remove(warm)
             try:
                 process = await warm
             except (OSError, Unavailable):
