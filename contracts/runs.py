@@ -192,6 +192,8 @@ class AttemptFinished(Event, subject="attempt.finished"):
     merged_at: datetime | None = None
     report_key: str | None = None
     """The S3 key of the attempt's whole report, as JSON."""
+    report: str | None = None
+    """What lies there, where it is small enough for a message."""
     logs_key: str | None = None
     """The S3 key of the attempt's whole log, as JSON Lines."""
     last_log_lines: list[LogLine] = []

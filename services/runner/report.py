@@ -12,6 +12,8 @@ LAST_LOG_LINES: Final = 100
 LAST_LOG_BYTES: Final = 100_000
 LONGEST_LINE: Final = 500
 LONGEST_ERROR: Final = 8000
+LONGEST_REPORT: Final = 50_000
+"""Of one that goes with the message: catalog need not ask the store for it then."""
 
 
 def report_key(pipeline: Qualified, run_id: object, attempt: int) -> str:
@@ -33,6 +35,7 @@ def finished(
 ) -> AttemptFinished:
     """The end of a run as its attempt reports it; `phases` and `lines` are those that the report does not have."""
     pipeline = Qualified.parse(report.pipeline)
+    text = report.model_dump_json()
     return AttemptFinished(
         run_id=report.run_id,
         attempt=report.attempt,
@@ -47,6 +50,7 @@ def finished(
         tables=written_tables(merged),
         merged_at=None if merged is None else merged.at,
         report_key=report_key(pipeline, report.run_id, report.attempt),
+        report=text if len(text.encode()) <= LONGEST_REPORT else None,
         logs_key=report.logs_key,
         last_log_lines=last_lines(lines),
     )

@@ -270,6 +270,26 @@ async def test_a_manual_run_of_a_draft_is_pinned_claimed_and_ends(world: World) 
     assert isinstance(await world.claim(run_id, "c2"), Over)
 
 
+async def test_a_report_that_comes_with_the_end_of_a_run_is_not_asked_for(world: World) -> None:
+    pipeline = await world.pipeline()
+    run_id = await world.request(pipeline)
+    await world.queued(run_id)
+    await world.claim(run_id)
+
+    report = AttemptReport(
+        run_id=run_id,
+        attempt=1,
+        pipeline=pipeline,
+        status=RunStatus.SUCCESS,
+        quality=[QualityResult(name="unique", status="passed", value=0, duration_ms=3.5)],
+    )
+    key = f"default/runs/{run_id}/is-not-there.json"
+    await world.finish(run_id, 1, RunStatus.SUCCESS, report_key=key, report=report.model_dump_json())
+
+    await world.ended(run_id)
+    assert [one.name for one in (await world.show(run_id)).quality] == ["unique"]
+
+
 async def test_how_a_test_judged_the_runs_of_its_pipeline_is_kept(world: World) -> None:
     pipeline = await world.pipeline()
     run_ids = []

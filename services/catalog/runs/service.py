@@ -244,7 +244,8 @@ class RunsService:
     ) -> None:
         await protocol.save(db, run.id, state)
         await protocol.keep_claim(db, run.id, claim, state.attempt, now)
-        await protocol.forget_phases(db, run.id)
+        if state.attempt > 1:
+            await protocol.forget_phases(db, run.id)
         await emit(
             db,
             RunStarted(
@@ -291,6 +292,8 @@ class RunsService:
             await self._queue_next(db, pipeline, now)
 
     async def _report(self, event: AttemptFinished) -> AttemptReport | None:
+        if event.report is not None:
+            return AttemptReport.model_validate_json(event.report)
         if event.report_key is None:
             return None
         try:
