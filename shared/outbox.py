@@ -110,15 +110,21 @@ async def _publish_batch(pool: asyncpg.Pool, bus: Bus) -> int:
     Killed in between, the transaction is rolled back and they are published again, under the same `Nats-Msg-Id`.
     """
     async with transaction(pool) as connection:
-        # One relay of a schema publishes at a time, so that order is kept; the others wait for their turn here.
-        await connection.execute("select from outbox_turn for update")
+        # One relay of a schema publishes at a time, so that order is kept; the others wait for their turn here. The
+        # disk is not waited for: what is deleted here and comes back with a crash is published again, as above.
+        await connection.execute("set local synchronous_commit = off; select from outbox_turn for update")
         rows = await connection.fetch(
-            "select id, subject, stored, headers, body from outbox order by id limit $1", BATCH
+            """
+            with oldest as (
+              delete from outbox
+              where id in (select id from outbox order by id limit $1)
+              returning id, subject, stored, headers, body
+            )
+            select subject, stored, headers, body from oldest order by id
+            """,
+            BATCH,
         )
-        if not rows:
-            return 0
         await asyncio.gather(
             *(bus.send(row["subject"], row["body"].encode(), row["headers"], stored=row["stored"]) for row in rows)
         )
-        await connection.execute("delete from outbox where id = any($1)", [row["id"] for row in rows])
     return len(rows)

@@ -17,6 +17,8 @@ _LONGEST_SHOWN: Final = 10_000
 """Characters of a line that are told at once; all of it is in the log in S3."""
 _WAITING: Final = 10_000
 """Lines that wait for the bus at the most; what comes then is only in the log in S3."""
+_AT_ONCE: Final = 50
+"""Events whose confirmation is waited for together: they are sent in order, and so stored in order."""
 
 
 class Journal:
@@ -65,10 +67,15 @@ class Journal:
     async def publish_for_ever(self) -> None:
         """Publish what is written, in order."""
         while True:
-            event = await self._waiting.get()
-            with suppress(RatError):
-                await self._bus.publish(event)
-            self._waiting.task_done()
+            events = [await self._waiting.get()]
+            while not self._waiting.empty() and len(events) < _AT_ONCE:
+                events.append(self._waiting.get_nowait())
+            await asyncio.gather(*(self._publish(event) for event in events))
+
+    async def _publish(self, event: Event) -> None:
+        with suppress(RatError):
+            await self._bus.publish(event)
+        self._waiting.task_done()
 
 
 @asynccontextmanager

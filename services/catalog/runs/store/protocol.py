@@ -151,6 +151,8 @@ async def note_progress(db: Executor, run_id: UUID, attempt: int, phase: Phase |
             else phase_profiles || $4::jsonb
           end
         where id = $1 and attempt = $2 and finished_at is null
+          -- The disk is not waited for: another sign of life follows, and all phases come with the end.
+          and set_config('synchronous_commit', 'off', true) = 'off'
         """,
         run_id,
         attempt,
