@@ -121,6 +121,7 @@ class AttemptWork:
             self.journal.phase(phase_since(began, "merge", snapshot=self._merged.snapshot))
             if self._merged.attempt != self.attempt.attempt:
                 return FoundOnMain(self._merged)
+            await self.resources.gaps.leave(self._pipeline, self.attempt.run_id)
         return domain.after_merge(outcome, self.attempt, self.patience.outages)
 
     async def _ask_to_merge(self) -> MergeOutcome:
@@ -131,7 +132,7 @@ class AttemptWork:
             )
             self._is_unanswered = False
             if self._merged is not None:
-                self.resources.changed.note(self._merged)
+                self.resources.changed.note(self._merged, self._files_written)
         except MergeConflict as error:
             self._is_unanswered = False
             self.journal.log(error.message)
@@ -169,6 +170,10 @@ class AttemptWork:
         kept = self._report(fail.status, fail)
         await patiently("report", lambda: self._keep_report(kept))
         return report.finished(kept, merged=None, lines=self.journal.lines)
+
+    @property
+    def _files_written(self) -> int:
+        return sum(phase.metadata.get("files", 0) for phase in self.journal.phases if phase.name == "write")
 
     async def _close_own_branch(self) -> None:
         """Close a branch that nobody will merge, so that it is swept; if that fails, nothing is lost."""

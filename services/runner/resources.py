@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from services.runner.changed import ChangedTables
 from services.runner.code import Code
+from services.runner.gaps import Gaps
 from services.runner.keys import RunKeys
 from services.runner.pool import Pool
 from shared.bus import Bus
@@ -25,3 +26,5 @@ class Resources:
     settings: Settings
     changed: ChangedTables = field(default_factory=ChangedTables)
     """What runs have put on main, for whoever looks after it."""
+    gaps: Gaps = field(default_factory=Gaps)
+    """When to change what runs write."""

@@ -29,18 +29,21 @@ from services.runner.frames import (
     NotCompacted,
     Rewritten,
 )
+from services.runner.gaps import Gap
 from services.runner.lending import Lending
 from services.runner.locating import locate
 from services.runner.moving import move
 from services.runner.pool import Process, ProcessLost
 from services.runner.resources import Resources
-from shared.background import background, every
+from shared.background import background, every, happens
 from shared.errors import RatError
 from shared.lakehouse.port import MAIN, BranchClosed, MergeConflict
 
 log = structlog.get_logger()
 
 _LEASE_SECONDS: Final = 60.0
+_LOOKS: Final = 10
+"""So many looks at a table while it gets the files that are worth a compaction, or fewer."""
 _LOOK_SECONDS: Final = 0.2
 """Between two looks whether a run of the table is under way."""
 _PATIENCE_SECONDS: Final = 30.0
@@ -58,15 +61,28 @@ class Upkeep:
     """What tells this runner from any other one."""
     looked_at: dict[Qualified, int] = field(default_factory=dict)
     """Files that a table had when there was nothing to do for it."""
+    added: dict[Qualified, int] = field(default_factory=dict)
+    """Files that runs of this runner have added to a table since it looked at it."""
 
     async def look_after_changed_tables(self) -> None:
         """Compact tables when runs have changed them, one at a time."""
         while True:
-            table = await self.resources.changed.next()
+            table, files = await self.resources.changed.next()
+            if not self._is_worth_a_look(table, files):
+                continue
             try:
                 await self.look_after(table)
             except (RatError, OSError, ProcessLost) as error:
                 log.warning("a table could not be looked after", table=str(table), error=str(error))
+
+    def _is_worth_a_look(self, table: Qualified, files: int) -> bool:
+        """Whether a table may have got many files since it was looked at, which reads its metadata."""
+        added = self.added.get(table)
+        if added is not None and added + files < self.resources.settings.compaction_min_files // _LOOKS:
+            self.added[table] = added + files
+            return False
+        self.added[table] = 0
+        return True
 
     async def look_after(self, table: Qualified) -> None:
         """Compact a table if it has many small files, and no other runner is at it."""
@@ -173,29 +189,38 @@ class Upkeep:
 
     async def _put_on_main(self, process: Process, table: Qualified) -> bool:
         """Commit what was written anew and merge it; a run that changes the table meanwhile wins."""
-        for _ in range(_TRIES):
-            if not await self._wait_for_a_gap(table):
-                break
-            branch = f"{UPKEEP_BRANCHES}{uuid4()}"
-            await self.resources.lakehouse.create_branch(branch)
-            try:
-                await process.send(CommitOn(branch=branch))
-                said = await self._answered(process, table, branch)
-                if not isinstance(said, Compacted):
-                    return False
-                await self.resources.lakehouse.merge(branch, None, None)
-            except (MergeConflict, BranchClosed):
-                continue
-            else:
-                await process.send(CommitOn(branch=None))
-                return True
-            finally:
-                await self.resources.lakehouse.delete_branch(branch)
+        with self.resources.gaps.wanted(table) as gap:
+            for _ in range(_TRIES):
+                if not await self._wait_for_a_gap(table, gap):
+                    break
+                is_merged = await self._merged_now(process, table)
+                if is_merged is not None:
+                    return is_merged
         await process.send(CommitOn(branch=None))
         return False
 
-    async def _wait_for_a_gap(self, table: Qualified) -> bool:
-        """Wait until no run of the table is under way, or until it costs little to have one run again."""
+    async def _merged_now(self, process: Process, table: Qualified) -> bool | None:
+        """Commit and merge; False where the process has nothing to commit, None where it is worth another try."""
+        branch = f"{UPKEEP_BRANCHES}{uuid4()}"
+        await self.resources.lakehouse.create_branch(branch)
+        try:
+            await process.send(CommitOn(branch=branch))
+            said = await self._answered(process, table, branch)
+            if not isinstance(said, Compacted):
+                return False
+            await self.resources.lakehouse.merge(branch, None, None)
+        except (MergeConflict, BranchClosed):
+            return None
+        finally:
+            await self.resources.lakehouse.delete_branch(branch)
+        await process.send(CommitOn(branch=None))
+        return True
+
+    async def _wait_for_a_gap(self, table: Qualified, gap: Gap) -> bool:
+        """Wait until no run of the table is under way, or until it costs little to have one run again.
+
+        A run that this runner has merged leaves a gap before it is said to have ended.
+        """
         seen: set[UUID] = set()
         until = perf_counter() + _PATIENCE_SECONDS
         while perf_counter() < until:
@@ -204,9 +229,12 @@ class Upkeep:
                 return False
             if claimed.run_under_way is not None:
                 seen.add(claimed.run_under_way)
+                if claimed.run_under_way == gap.run_id:
+                    return True
             if may_interrupt(seen, claimed.run_under_way):
                 return True
-            await asyncio.sleep(_LOOK_SECONDS)
+            await happens(gap.has_begun, within_seconds=_LOOK_SECONDS)
+            gap.has_begun.clear()
         return False
 
     @asynccontextmanager

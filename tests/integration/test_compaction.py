@@ -169,6 +169,25 @@ async def test_short_runs_one_after_the_other_do_not_keep_a_compaction_away(
     assert read(on(MAIN), table) == [*range(MIN_FILES), 98]
 
 
+async def test_a_run_leaves_a_compaction_the_moment_before_its_end(
+    around: Surroundings, lake: Lakehouse, on: Catalogs, table: Qualified
+) -> None:
+    await scattered(lake, on, table, MIN_FILES)
+    around.under_way = uuid4()
+    await around.finished(await around.request(f"{APPENDING}select 98 as n", pipeline=str(table)))
+    await eventually(lambda: len([one for one in around.upkeep_claims if one.table == str(table)]) >= 2, within=60)
+
+    run = await around.request(f"{APPENDING}select 99 as n", pipeline=str(table))
+    around.under_way = run.id
+    ended = await around.finished(run)
+
+    # It is under way for catalog, and has merged: nothing of what is compacted then is in its way, or it in that one's.
+    assert ended.attempt == 1
+    assert await compacted(on, table) <= 3
+    assert read(on(MAIN), table) == [*range(MIN_FILES), 98, 99]
+    around.under_way = None
+
+
 async def test_a_process_that_is_killed_in_the_middle_leaves_the_table_good(
     around: Surroundings, lake: Lakehouse, on: Catalogs, table: Qualified
 ) -> None:
