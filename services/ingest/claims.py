@@ -238,8 +238,8 @@ async def _differing_one_by_one(objects: ObjectStore, held: Sequence[HeldFile]) 
 
 async def settle(
     db: asyncpg.Pool, *, run_id: UUID, pipeline_id: UUID, pipeline: str, status: RunStatus, dry_run: bool
-) -> None:
-    """Leave the mark that a run has ended: its files are read or released.
+) -> bool:
+    """Leave the mark that a run has ended: its files are read or released; whether it had any.
 
     Of what it read `file.processed` is said; where its pipeline archives, once that is done.
     """
@@ -248,15 +248,16 @@ async def settle(
         state = settled_state(status, dry_run=dry_run)
         is_archiving = state is ReadState.READ and await archive.archives_files(connection, pipeline_id)
         if not await claims.mark_settled(connection, run_id, pipeline_id, pipeline, is_archiving=is_archiving):
-            return
-        await claims.settle(connection, run_id, state)
-        if state is not ReadState.READ:
-            return
+            return False
+        has_files = await claims.settle(connection, run_id, state)
+        if state is not ReadState.READ or not has_files:
+            return has_files
         await files.mark_processed(connection, run_id)
         if is_archiving:
             await archive.want(connection, run_id)
         else:
             await say_processed(connection, run_id, pipeline_id, pipeline)
+    return True
 
 
 async def say_processed(connection: Connection, run_id: UUID, pipeline_id: UUID, pipeline: str) -> None:

@@ -84,7 +84,7 @@ class Ingest:
 
     async def settle_run(self, event: RunFinished) -> None:
         """Note what a run has read, or release it; have it archived where its pipeline asks for that."""
-        await claims.settle(
+        had_files = await claims.settle(
             self.db,
             run_id=event.run_id,
             pipeline_id=event.pipeline_id,
@@ -92,7 +92,8 @@ class Ingest:
             status=event.status,
             dry_run=event.dry_run,
         )
-        self.must_tidy.set()
+        if had_files:
+            self.must_tidy.set()
 
     async def note_readers(self, event: PipelinePublished) -> None:
         """Note which zones a published pipeline reads, and whether it wants what it read archived."""

@@ -300,9 +300,12 @@ async def mark_settled(
     )
 
 
-async def settle(connection: Connection, run_id: UUID, state: ReadState) -> None:
-    """End all claims of a run."""
-    await connection.execute("update file_reads set state = $2 where run_id = $1 and state = 'claimed'", run_id, state)
+async def settle(connection: Connection, run_id: UUID, state: ReadState) -> bool:
+    """End all claims of a run; whether it had any."""
+    done = await connection.execute(
+        "update file_reads set state = $2 where run_id = $1 and state = 'claimed'", run_id, state
+    )
+    return done != "UPDATE 0"
 
 
 async def claim_unsettled(db: asyncpg.Pool, since: timedelta, limit: int) -> list[AskingRun]:
