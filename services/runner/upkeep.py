@@ -62,7 +62,7 @@ class Upkeep:
     looked_at: dict[Qualified, int] = field(default_factory=dict)
     """Files that a table had when there was nothing to do for it."""
     added: dict[Qualified, int] = field(default_factory=dict)
-    """Files that runs of this runner have added to a table since it looked at it."""
+    """Files that runs of this runner have added to a table since it looked, and found that there is nothing to do."""
 
     async def look_after_changed_tables(self) -> None:
         """Compact tables when runs have changed them, one at a time."""
@@ -77,18 +77,18 @@ class Upkeep:
 
     def _is_worth_a_look(self, table: Qualified, files: int) -> bool:
         """Whether a table may have got many files since it was looked at, which reads its metadata."""
-        added = self.added.get(table)
-        if added is not None and added + files < self.resources.settings.compaction_min_files // _LOOKS:
-            self.added[table] = added + files
-            return False
-        self.added[table] = 0
-        return True
+        added = self.added.pop(table, None)
+        if added is None or added + files >= self.resources.settings.compaction_min_files // _LOOKS:
+            return True
+        self.added[table] = added + files
+        return False
 
     async def look_after(self, table: Qualified) -> None:
         """Compact a table if it has many small files, and no other runner is at it."""
         files = await self._count_files(table)
         at_least = self.resources.settings.compaction_min_files
         if files < self.looked_at.get(table, 0) + at_least:
+            self.added[table] = 0
             return
         async with self._lease(UpkeepJob.COMPACT, table) as is_mine:
             if is_mine and not await self._compact(table):

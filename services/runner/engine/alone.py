@@ -30,4 +30,4 @@ def rows_alone(commit: Commit, added: Sequence[DataFile], removed: Sequence[Pres
 
 def _is_all(commit: Commit, removed: Sequence[PresentFile]) -> bool:
     """Whether these are all files that the table has had."""
-    return commit.base is None or (bool(removed) and len(removed) == len(commit.files()))
+    return commit.base is None or (bool(removed) and len(removed) == len(commit.all_files()))
