@@ -147,7 +147,10 @@ class Pool:
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _take(self) -> Process:
-        while self._warm:
+        # Where none can be started, new ones are spawned for ever: whoever waits is told by one of their own.
+        for _ in range(self._size):
+            if not self._warm:
+                break
             # One that is ready comes before one that is still being spawned, and the one that worked last before all:
             # it has the metadata of the table in memory, where the next run is one of the same pipeline.
             warm = next((warm for warm in reversed(self._warm) if warm.done()), self._warm[0])
