@@ -71,6 +71,11 @@ async def set_up_postgres(settings: Settings) -> None:
             if settings.lakehouse == "nessie":
                 await _make_role(connection, NESSIE, settings.postgres_password(NESSIE))
                 await _make_schema(connection, NESSIE)
+    except asyncpg.InterfaceError as error:
+        # What the end of a transaction makes of whatever broke the connection.
+        if connection.is_closed():
+            raise ConnectionResetError("PostgreSQL went away while it was prepared") from error
+        raise
     finally:
         await connection.close()
 
