@@ -11,9 +11,9 @@ import nats
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
-from shared.bus import inbox_prefix
-from shared.lakehouse.nessie import nessie_lakehouse
+from shared.lakehouse.nessie.lakehouse import nessie_lakehouse
 from shared.object_store import s3_client
+from shared.pulling import inbox_prefix
 from shared.settings import Settings
 from shared.streams import ensure_streams
 from shared.tls import nats_tls

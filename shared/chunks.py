@@ -15,8 +15,9 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from contracts.messages import Query
-from shared.bus import Bus, inbox_prefix
+from shared.bus import Bus
 from shared.errors import Conflict, Unavailable
+from shared.pulling import inbox_prefix
 
 A = TypeVar("A")
 

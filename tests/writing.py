@@ -40,6 +40,8 @@ class WrittenTable:
     name: Qualified
     pipeline_id: UUID = field(default_factory=uuid4)
     next_run: datetime = FIRST_RUN
+    warnings: list[str] = field(default_factory=list)
+    """What its runs were warned of."""
 
     def write(self, sql: str, strategy: str = "full_refresh", **config: Any) -> Written:
         """Do the write step of a run with this query; `$this` in it is the table as it is before."""
@@ -50,7 +52,7 @@ class WrittenTable:
         relation = self.relation() if "$this" in sql else ""
         bound = bind(parse(self.connection, render("pipeline.sql", sql.replace("$this", relation), facts)), {}, {}, "")
         settings = Config(merge_strategy=strategy, **config)
-        return write(self.connection, bound, target, settings, started_at)
+        return write(self.connection, bound, target, settings, started_at, warn=self.warnings.append)
 
     @property
     def table(self) -> Table:

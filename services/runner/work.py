@@ -124,10 +124,13 @@ class Work:
         target = self._target(self._reading.relations.location_of(self._pipeline))
         if was_view:
             target.give_up_view(compiled.config.merge_strategy)
-        written = write(connection, query, target, compiled.config, self._order.started_at)
+        written = write(connection, query, target, compiled.config, self._order.started_at, warn=self._warn)
         self._reading.relations.become_table(self._pipeline, written.location)
         self._say_written(compiled, written, writing)
         return written
+
+    def _warn(self, message: str) -> None:
+        self._parent.log(message, level="warning")
 
     def _write_view(
         self, compiled: Compiled, statement: Statement, bound: Bound, writing: Clock, before: str | None

@@ -37,6 +37,8 @@ from shared.lakehouse.manifests import Manifests, NewManifests, PresentFile
 from shared.lakehouse.shape import numbered, partitioned
 
 _VERSION: Final = re.compile(r"v?(\d+)")
+_OF_DELETED_ROWS: Final = ("total-delete-files", "total-position-deletes", "total-equality-deletes")
+"""What a summary counts of files that say which rows of others are deleted."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,10 @@ class Commit:
             raise Conflict(
                 f"table {str(self.name)!r} has delete files, which RAT never writes: have whoever wrote them compact it"
             )
+        return self.all_files()
+
+    def all_files(self) -> list[PresentFile]:
+        """The same, whatever another engine has said of their rows."""
         return self._before.present(self._before.of_data)
 
     def finish(self, added: Sequence[DataFile], removed: Sequence[PresentFile] = ()) -> Committed:
@@ -168,10 +174,14 @@ class Commit:
             counted.add_file(data_file)
         for file in removed:
             counted.remove_file(file.entry.data_file)
+        before = parent.summary if parent else None
+        if before and self._before.holds_only(removed):
+            kept = {name: value for name, value in before.additional_properties.items() if name not in _OF_DELETED_ROWS}
+            before = Summary(before.operation, **kept)
         operation = Operation.APPEND if not removed else Operation.OVERWRITE if added else Operation.DELETE
         summary = update_snapshot_summaries(
             Summary(operation, **counted.to_dict(), **self.properties),
-            parent.summary if parent else None,
+            before,
         )
         # PyIceberg refuses to count for a snapshot that only replaces files.
         return summary.model_copy(update={"operation": self.operation}) if self.operation else summary

@@ -100,13 +100,17 @@ class Manifests:
 
     @cached_property
     def of_data(self) -> list[ManifestFile]:
-        """The live ones that name data files."""
-        return [manifest for manifest in self.live if manifest.content is ManifestContent.DATA]
+        """The live ones that name data files; Iceberg's first version has no others, and does not say so."""
+        return [manifest for manifest in self.live if manifest.content is not ManifestContent.DELETES]
 
     @cached_property
     def has_deleted_rows(self) -> bool:
         """Whether there are files that say which rows of others are deleted."""
         return len(self.of_data) < len(self.live)
+
+    def holds_only(self, files: Sequence[PresentFile]) -> bool:
+        """Whether these are all data files of the table."""
+        return len(files) == sum(files_of(manifest) for manifest in self.of_data)
 
     def present(self, manifests: Iterable[ManifestFile]) -> list[PresentFile]:
         """The data files of these manifests that the table has."""
@@ -160,9 +164,11 @@ class NewManifests:
             snapshot_id = self.snapshot_id if status is ManifestEntryStatus.DELETED else file.entry.snapshot_id
             entries[file.spec_id].append(entry_of(status, snapshot_id, file.entry.data_file, file.entry))
         new = [self._written(number, spec_id, of_spec) for number, (spec_id, of_spec) in zip(count(), entries.items())]
+        # What says that rows are deleted goes with the last of the files that it may be about.
+        unchanged = [] if before.holds_only(removed) else before.live
         return [
             *(manifest for manifest in new if manifest is not None),
-            *(manifest for manifest in before.live if manifest not in written and manifest not in merged),
+            *(manifest for manifest in unchanged if manifest not in written and manifest not in merged),
         ]
 
     def list_of(self, manifests: list[ManifestFile], parent: Snapshot | None, sequence_number: int) -> str:

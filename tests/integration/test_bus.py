@@ -13,8 +13,9 @@ from nats.js import JetStreamContext
 
 from contracts.runs import CheckAttempt, FindRunOutcome, RunOutcome, RunQueued, RunRequested
 from infra.stacks.stack import Stack
-from shared.bus import MAX_MESSAGE_BYTES, Bus, connect, event_body
+from shared.bus import Bus, connect
 from shared.errors import Conflict, Internal, Invalid, NotFound, Unavailable
+from shared.events import MAX_MESSAGE_BYTES, event_body
 from shared.logs import correlation_id
 from shared.settings import Settings
 from shared.streams import STREAMS

@@ -13,6 +13,7 @@ from infra.stacks.stack import Stack
 from services.runner.config import PartitionField, SchemaChange
 from services.runner.domain import FailureKind
 from services.runner.problems import AuthorError, WorkFailed
+from tests.deleted_rows import delete_rows
 from tests.writing import NewTable, WrittenTable, written_tables
 
 
@@ -317,3 +318,58 @@ def test_a_table_without_history_begins_one(table: WrittenTable) -> None:
         (2, "b", True, True, True),
         (3, "c", False, True, True),
     ]
+
+
+# Rows that another engine has deleted
+
+OTHERS = {(1, "a"), (3, "c"), (9, "new")}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "left"),
+    [
+        ("full_refresh", {(9, "new")}),
+        ("append_only", OTHERS),
+        ("incremental", OTHERS),
+        ("delete_insert", OTHERS),
+        ("snapshot", OTHERS),
+    ],
+)
+@pytest.mark.parametrize("partitions", [(), (PartitionField("x", "identity"),)], ids=["whole", "partitioned"])
+def test_rows_that_another_engine_deleted_stay_away(
+    table: WrittenTable, strategy: str, left: set[tuple[int, str]], partitions: tuple[PartitionField, ...]
+) -> None:
+    config = {"unique_key": ("id",), "partition_column": "x", "partition_by": partitions}
+    table.write(values("(1, 'a')", "(2, 'b')", "(3, 'c')"), **config)
+    delete_as_another_engine(table, "id = 2")
+    assert set(table.query("from t")) == {(1, "a"), (3, "c")}
+
+    table.write(values("(9, 'new')"), strategy, **config)
+
+    assert set(table.query("from t")) == left
+    assert {tuple(row.values()) for row in table.table.scan().to_arrow().to_pylist()} == left
+    assert [warning.partition(":")[0] for warning in table.warnings] == [
+        "another engine has deleted rows beside this table's files"
+    ]
+    # What comes after finds an ordinary table.
+    table.write(values("(9, 'newer')"), "incremental", **config)
+    assert len(table.warnings) == 1
+    assert (9, "newer") in table.query("from t")
+
+
+def test_history_goes_on_after_another_engine_has_deleted_rows(table: WrittenTable) -> None:
+    table.write(values("(1, 'a')", "(2, 'b')"), "scd2", unique_key=("id",))
+    delete_as_another_engine(table, "id = 2")
+
+    table.write(values("(1, 'A')"), "scd2", unique_key=("id",))
+
+    assert sorted(table.query("select id, x, is_current from t")) == [(1, "A", True), (1, "a", False)]
+
+
+def delete_as_another_engine(table: WrittenTable, condition: str) -> None:
+    files = ", ".join(f"'{file}'" for file in table.files())
+    rows = f"read_parquet([{files}], filename = 'file', file_row_number = true, hive_partitioning = false)"
+    for file, place in table.connection.execute(
+        f"select file, file_row_number from {rows} where {condition}"
+    ).fetchall():
+        delete_rows(table.catalog, table.table, file, place)

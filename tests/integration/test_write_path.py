@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -17,21 +17,22 @@ import pytest
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.expressions import EqualTo, GreaterThanOrEqual
 from pyiceberg.manifest import DataFile, ManifestEntryStatus
-from pyiceberg.partitioning import PartitionField, PartitionSpec, partition_record_value
+from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import StaticTable, Table
 from pyiceberg.table.metadata import TableMetadataUtil
 from pyiceberg.transforms import IdentityTransform
-from pyiceberg.typedef import Record
-from pyiceberg.types import IntegerType, NestedField, StringType, UUIDType
+from pyiceberg.types import IntegerType, NestedField, StringType
 
 from contracts.names import Qualified
 from infra.stacks.stack import Stack
 from services.runner.config import PartitionField as By
 from services.runner.config import Strategy
-from services.runner.engine.schema import columns_of, projection, schema_of
+from services.runner.engine.parquet import Copy
+from services.runner.engine.partitions import column
+from services.runner.engine.schema import columns_of, duckdb_type, field_of, schema_of
 from services.runner.engine.session import open_connection
-from services.runner.engine.statistics import ParquetFile, data_file
+from services.runner.engine.statement import identifier
 from services.runner.target import Target
 from shared.errors import Conflict, Unavailable
 from shared.lakehouse.branch_catalog import SNAPSHOTS_KEPT, BranchCatalog
@@ -85,59 +86,21 @@ class Writing:
         return target.begin(target.load(Strategy.APPEND_ONLY), schema, partitions)
 
     def files(self, commit: Commit, sql: str) -> list[DataFile]:
-        """Write the rows of a query, a file for each partition."""
-        if commit.spec.is_unpartitioned():
-            return self._copy(commit, sql, Record())
-        rows: dict[str, list[int]] = {}
-        partitions: dict[str, Record] = {}
-        for row in self.engine.execute(sql).to_arrow_table().to_pylist():
-            partition = _partition(commit, row)
-            partitions[repr(partition)] = partition
-            rows.setdefault(repr(partition), []).append(row["k"])
-        return [
-            file
-            for one, partition in partitions.items()
-            for file in self._copy(commit, f"from ({sql}) where k in ({str(rows[one])[1:-1]})", partition)
-        ]
-
-    def _copy(self, commit: Commit, sql: str, partition: Record) -> list[DataFile]:
-        made = projection(commit.schema, columns_of(self.engine, f"({sql})"))
-        copied = self.engine.execute(
-            f"copy (select {', '.join(made.expressions)} from ({sql})) to '{commit.location}/data/{uuid4()}.parquet'"
-            f" (format parquet, compression zstd, field_ids {made.field_ids}, return_stats)"
-        ).fetchall()
-        files = [ParquetFile(place, rows, size, statistics) for place, rows, size, _, statistics, *_ in copied if rows]
-        return [data_file(file, commit.schema, partition) for file in files]
+        """Write the rows of a query; columns that it does not give are null."""
+        values = dict.fromkeys(commit.schema.field_ids, "null")
+        for given in columns_of(self.engine, f"({sql})"):
+            field = field_of(commit.schema, given.name)
+            assert field is not None
+            values[field.field_id] = identifier(given.name)
+        columns = ", ".join(
+            f"{values[field.field_id]}::{duckdb_type(field.field_type)} as {column(field.field_id)}"
+            for field in commit.schema.fields
+        )
+        return Copy(commit).run(self.engine, f"select {columns} from ({sql})")
 
     @property
     def table(self) -> Table:
         return self.catalog.load_table(tuple(self.name))
-
-
-def _partition(commit: Commit, row: dict[str, Any]) -> Record:
-    """The values of the partition that a row belongs to, as PyIceberg works them out."""
-    values = []
-    for one in commit.spec.fields:
-        source = commit.schema.find_field(one.source_id)
-        transform = one.transform.transform(source.field_type)
-        value = row[source.name]
-        value = UUID(value) if isinstance(source.field_type, UUIDType) and value else value
-        physical = partition_record_value(one, value, commit.schema)
-        values.append(None if physical is None else transform(physical))
-    return Record(*values)
-
-
-@pytest.fixture(scope="module")
-async def lake(stack: Stack) -> AsyncIterator[Lakehouse]:
-    async with lakehouse(stack.settings, "runner") as lake:
-        await lake.ensure_namespace("test", "bronze")
-        yield lake
-
-
-@pytest.fixture(scope="module")
-def on(stack: Stack, lake: Lakehouse) -> Iterator[Callable[[str], BranchCatalog]]:
-    with catalogs(stack.settings, "runner") as on:
-        yield on
 
 
 @pytest.fixture(scope="module")
@@ -146,11 +109,6 @@ def engine(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[d
     with open_connection(stack.settings, threads=2, spill_directory=spill) as connection:
         connection.execute("set timezone = 'UTC'")
         yield connection
-
-
-@pytest.fixture
-async def branch(lake: Lakehouse) -> str:
-    return await new_branch(lake)
 
 
 @pytest.fixture
@@ -601,6 +559,7 @@ def test_a_table_of_the_first_version_goes_on_as_one_of_the_second(writing: Writ
     )
     table.append(rows)
     assert writing.table.format_version == 1
+    assert len(writing.begin("select 3::int as k, 'a' as day", By("day")).files()) == 2
 
     more = writing.write("select 3::int as k, 'a' as day", By("day"))
 

@@ -11,9 +11,9 @@ from services.runner.engine.schema import (
     SchemaError,
     columns_of,
     duckdb_type,
+    field_ids,
     merged_schema,
     plain,
-    projection,
     schema_of,
 )
 
@@ -92,15 +92,11 @@ def test_two_columns_of_one_name_are_refused_in_any_case(connection: duckdb.Duck
 def test_what_is_written_has_the_ids_of_the_tables_columns_nested_ones_too(
     connection: duckdb.DuckDBPyConnection,
 ) -> None:
-    query = "select 1 as \"a \"\"b\", [{'c': map {'d': 1}}] as e"
-    table = schema(connection, query)
+    simple, nested = schema(connection, "select 1 as a, [{'c \"\"': map {'d': 1}}] as e").fields
 
-    written = projection(table, columns_of(connection, query))
-
-    assert written.expressions[0] == '"a ""b"::INTEGER as "a ""b"'
-    assert written.field_ids == (
-        '{"a ""b": 1, "e": {__duckdb_field_id: 2, element: {__duckdb_field_id: 3,'
-        ' "c": {__duckdb_field_id: 4, key: 5, value: 6}}}}'
+    assert field_ids(simple) == "1"
+    assert field_ids(nested) == (
+        '{__duckdb_field_id: 2, element: {__duckdb_field_id: 3, "c """"": {__duckdb_field_id: 4, key: 5, value: 6}}}'
     )
 
 

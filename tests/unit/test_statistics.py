@@ -14,7 +14,8 @@ from pyiceberg.io.pyarrow import (
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.types import DateType, StringType
 
-from services.runner.engine.schema import columns_of, projection, schema_of
+from services.runner.engine.schema import columns_of, field_ids, schema_of
+from services.runner.engine.statement import identifier
 from services.runner.engine.statistics import ParquetFile, bounds, data_file
 
 EVERY_TYPE = """
@@ -33,13 +34,10 @@ from range(ROWS) t(x) order by hash(x)
 def written(folder: Path, query: str) -> tuple[ParquetFile, Schema]:
     with duckdb.connect() as connection:
         connection.execute("set timezone = 'UTC'")
-        columns = columns_of(connection, query)
-        schema = assign_fresh_schema_ids(schema_of(columns))
-        target = projection(schema, columns)
-        options = f"format parquet, field_ids {target.field_ids}, return_stats, row_group_size 4096"
-        [row] = connection.execute(
-            f"copy (select {', '.join(target.expressions)} from ({query})) to '{folder / 'x.parquet'}' ({options})"
-        ).fetchall()
+        schema = assign_fresh_schema_ids(schema_of(columns_of(connection, query)))
+        ids = ", ".join(f"{identifier(field.name)}: {field_ids(field)}" for field in schema.fields)
+        options = f"format parquet, field_ids {{{ids}}}, return_stats, row_group_size 4096"
+        [row] = connection.execute(f"copy ({query}) to '{folder / 'x.parquet'}' ({options})").fetchall()
     location, rows, size, _, statistics, *_ = row
     return ParquetFile(location, rows, size, statistics), schema
 

@@ -32,6 +32,7 @@ from pyiceberg.types import (
 
 from services.runner.config import SchemaChange
 from services.runner.engine.statement import identifier
+from shared.lakehouse.shape import is_readable_as
 
 _PRIMITIVES: Final[dict[str, tuple[PrimitiveType, str]]] = {
     "boolean": (BooleanType(), "BOOLEAN"),
@@ -73,16 +74,6 @@ class Column:
 
     name: str
     type: DuckDBPyType
-
-
-@dataclass(frozen=True)
-class Projection:
-    """What is written: the table's schema, with ids, and the query's columns cast to it."""
-
-    schema: Schema
-    expressions: tuple[str, ...]
-    field_ids: str
-    """As `COPY … (FIELD_IDS …)` takes them."""
 
 
 def columns_of(connection: duckdb.DuckDBPyConnection, query: str) -> list[Column]:
@@ -159,18 +150,6 @@ def _refuse(table: Schema, columns: Sequence[Column], changes: Sequence[tuple[st
         raise SchemaError(f"on_schema_change is fail, and the columns have changed: {'; '.join(said)}")
 
 
-def projection(schema: Schema, columns: Sequence[Column]) -> Projection:
-    """How the columns of a query are written under a schema that has them all."""
-    expressions, ids = [], []
-    for column in columns:
-        field = field_of(schema, column.name)
-        assert field is not None, "the schema was merged with the columns"
-        name = identifier(column.name)
-        expressions.append(f"{name}::{duckdb_type(field.field_type)} as {identifier(field.name)}")
-        ids.append(f"{identifier(field.name)}: {field_ids(field)}")
-    return Projection(schema, tuple(expressions), "{" + ", ".join(ids) + "}")
-
-
 def iceberg_type(kind: DuckDBPyType, column: str, numbers: Iterator[int] | None = None) -> IcebergType:
     """The Iceberg type that keeps values of a DuckDB type; `SchemaError` names the column if there is none."""
     numbers = numbers or count(1)
@@ -245,9 +224,7 @@ def _widened(present: IcebergType, column: Column) -> IcebergType:
 def _wider(present: IcebergType, wanted: IcebergType) -> IcebergType | None:
     """The type that keeps values of both, if there is one that Iceberg lets the present one become."""
     match present, wanted:
-        case (IntegerType(), LongType()) | (FloatType(), DoubleType()):
-            return wanted
-        case (LongType(), IntegerType()) | (DoubleType(), FloatType() | IntegerType()):
+        case DoubleType(), IntegerType():
             return present
         case DecimalType(), IntegerType() | LongType():
             digits = 10 if isinstance(wanted, IntegerType) else 19
@@ -262,7 +239,9 @@ def _wider(present: IcebergType, wanted: IcebergType) -> IcebergType | None:
             return key and value and MapType(present.key_id, key, present.value_id, value, present.value_required)
         case StructType(), StructType():
             return _wider_struct(present, wanted)
-    return present if present == wanted else None
+    if is_readable_as(present, wanted):
+        return wanted
+    return present if is_readable_as(wanted, present) else None
 
 
 def _wider_struct(present: StructType, wanted: StructType) -> StructType | None:

@@ -1,5 +1,6 @@
 """A run's query is run, and its rows go into the pipeline's table by the merge strategy, in one commit."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 import duckdb
@@ -8,6 +9,7 @@ from services.runner.config import Config, plugin_of, unknown_columns
 from services.runner.domain import FailureKind
 from services.runner.engine.batch import Writing, Written
 from services.runner.engine.binding import Query
+from services.runner.engine.deleted_rows import has_deleted_rows, write_without
 from services.runner.engine.schema import Column, SchemaError, columns_of
 from services.runner.engine.session import errors_of
 from services.runner.problems import AuthorError, WorkFailed
@@ -15,10 +17,17 @@ from services.runner.target import Target
 
 
 def write(
-    connection: duckdb.DuckDBPyConnection, bound: Query, target: Target, config: Config, started_at: datetime
+    connection: duckdb.DuckDBPyConnection,
+    bound: Query,
+    target: Target,
+    config: Config,
+    started_at: datetime,
+    *,
+    warn: Callable[[str], None],
 ) -> Written:
     """Run the query and bring its rows into the table as the config says, in one commit.
 
+    Before it there is another, of which is warned, where another engine has deleted rows without rewriting their files.
     Raises `WorkFailed`, and `AuthorError` for settings that name columns which the query does not give; then nothing
     but files that no table knows is left behind.
     """
@@ -28,6 +37,9 @@ def write(
         if problems := unknown_columns(config, [column.name for column in columns]):
             raise AuthorError(*problems)
         table = target.load(config.merge_strategy)
+        if table is not None and has_deleted_rows(table):
+            warn("another engine has deleted rows beside this table's files: it is written anew without them first")
+            table = write_without(connection, target.catalog, target.name, table)
         written: Written = strategy.write(Writing(connection, bound, columns, target, table, config, started_at))
     except SchemaError as error:
         raise WorkFailed(FailureKind.SCHEMA, str(error)) from error
