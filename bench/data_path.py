@@ -1,16 +1,25 @@
-"""The data path: ten million rows to an Iceberg table beside DuckDB's own COPY to the same bucket."""
+"""The data path: rows to an Iceberg table beside DuckDB's own COPY to the same bucket.
+
+`python -m bench.data_path [ROWS] [STACK]` measures so many rows of five columns (100 million take minutes), and as many
+values in 500 columns and in nested ones.
+"""
 
 import asyncio
 import os
 import resource
+import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from uuid import uuid4
 
 import psutil
 
+from bench.figures import table
 from bench.floor import scale_sql
-from bench.platform import Platform
+from bench.platform import Platform, platform
 from shared.duckdb_engine import connect
 from shared.settings import Settings
 
@@ -18,12 +27,63 @@ ROWS = 10_000_000
 TIMES = 3
 
 
-async def data_path(platform: Platform) -> list[list[str]]:
+COLUMNS = 5
+WIDE = 500
+SECONDS = 300
+"""To wait for a run of `ROWS` rows; more rows may take as much longer."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is written: a query, and what its rows are like."""
+
+    name: str
+    rows: int
+    sql: str
+
+
+def shapes(rows: int) -> Iterator[Shape]:
+    """So many rows of five columns, and about as many values in wide and in nested rows."""
+    yield Shape(f"{rows:,} rows × {COLUMNS} columns", rows, scale_sql(rows))
+    wide = max(rows * COLUMNS // WIDE, 1)
+    yield Shape(f"{wide:,} rows × {WIDE} columns", wide, wide_sql(wide))
+    nested = max(rows // COLUMNS, 1)
+    yield Shape(f"{nested:,} rows with a list of structs and a map", nested, nested_sql(nested))
+
+
+def wide_sql(rows: int) -> str:
+    """A query of 500 columns: whole numbers, fractions and texts by turns."""
+    values = [
+        "(hash(range + {}) % 1000000)::bigint",
+        "(hash(range + {}) % 100000) / 100",
+        "'v' || hash(range + {}) % 1000",
+    ]
+    columns = [f"{values[place % len(values)].format(place)} as c{place}" for place in range(WIDE)]
+    return f"select {', '.join(columns)} from range({rows})"
+
+
+def nested_sql(rows: int) -> str:
+    """A query of a list of structs and a map in each row."""
+    return f"""
+select range as id,
+  list_transform(range((hash(range) % 8)::bigint), lambda x:
+    {{'item': x, 'price': (hash(range + x) % 1000) / 4}}) as items,
+  map(['source', 'day'], ['s' || hash(range) % 100, 'd' || range % 2000]) as tags
+from range({rows})
+"""
+
+
+async def data_path(platform: Platform, rows: int = ROWS) -> list[list[str]]:
+    """Rows of seconds, peak memory and the ratio to COPY, for five columns."""
+    return await beside_copy(platform, next(shapes(rows)))
+
+
+async def beside_copy(platform: Platform, shape: Shape) -> list[list[str]]:
     """Rows of seconds, peak memory and the ratio to COPY; the best of three each."""
     settings = platform.stack.settings
-    pipeline = await platform.user.pipeline("default.bronze.bench_scale", scale_sql(ROWS))
-    copied = [await asyncio.to_thread(_copy_apart, settings, number) for number in range(TIMES)]
-    ours = [await _measured(platform, pipeline) for _ in range(TIMES)]
+    pipeline = await platform.user.pipeline(f"default.bronze.bench_{uuid4().hex[:8]}", shape.sql)
+    copied = [await asyncio.to_thread(_copy_apart, settings, shape.sql) for _ in range(TIMES)]
+    ours = [await _measured(platform, pipeline, SECONDS * max(shape.rows // ROWS, 1)) for _ in range(TIMES)]
     best_copy, best_write, best_run = (
         min(seconds for seconds, _ in copied),
         min(write for write, _, _ in ours),
@@ -41,10 +101,10 @@ async def data_path(platform: Platform) -> list[list[str]]:
     ]
 
 
-async def _measured(platform: Platform, pipeline: str) -> tuple[float, float, int]:
+async def _measured(platform: Platform, pipeline: str, within: float) -> tuple[float, float, int]:
     run_id = await platform.user.run(pipeline)
     peak = 0
-    ended = asyncio.create_task(platform.user.ended(run_id, within=300))
+    ended = asyncio.create_task(platform.user.ended(run_id, within=within))
     while not ended.done():
         peak = max(peak, max(_resident(one) for one in psutil.Process(platform.process.pid).children()))
         await asyncio.wait([ended], timeout=0.05)
@@ -60,25 +120,45 @@ def _resident(process: psutil.Process) -> int:
         return 0
 
 
-def _copy_apart(settings: Settings, number: int) -> tuple[float, int]:
+def _copy_apart(settings: Settings, sql: str) -> tuple[float, int]:
     """COPY in a process of its own, to see what it alone takes."""
     here, there = get_context("spawn").Pipe()
-    process = get_context("spawn").Process(target=_copy, args=(settings.environment(), number, there))
+    process = get_context("spawn").Process(target=_copy, args=(settings.environment(), sql, there))
     process.start()
     seconds, peak = here.recv()
     process.join()
     return seconds, peak
 
 
-def _copy(environment: dict[str, str], number: int, answer: Connection) -> None:
+def _copy(environment: dict[str, str], sql: str, answer: Connection) -> None:
     os.environ.update(environment)
     settings = Settings()
     duckdb = connect(settings, "runner")
     duckdb.execute("set enable_progress_bar = false")
     begun = time.perf_counter()
     duckdb.execute(
-        f"copy ({scale_sql(ROWS)}) to 's3://{settings.s3_bucket}/default/bronze/bench_copy/{number}.parquet' "
+        f"copy ({sql}) to 's3://{settings.s3_bucket}/default/bronze/bench_copy/{uuid4()}.parquet' "
         "(format parquet, compression zstd)"
     )
     seconds = time.perf_counter() - begun
     answer.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
+
+
+async def main() -> None:
+    """Measure and print."""
+    numbers = [argument for argument in sys.argv[1:] if argument.isdigit()]
+    stacks = [argument for argument in sys.argv[1:] if not argument.isdigit()] or ["embedded"]
+    rows = int(numbers[0]) if numbers else ROWS
+    for stack in stacks:
+        async with platform(stack, workers=1) as one:
+            found = []
+            for shape in shapes(rows):
+                for row in await beside_copy(one, shape):
+                    found.append([shape.name, *row])
+                    print(" | ".join(found[-1]), flush=True)
+        header = ["what", "how", "seconds", "peak memory, MB", "ratio"]
+        print(f"\n### Data path beside COPY, {stack}\n\n{table(header, found)}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -60,7 +60,14 @@ DRAIN_SECONDS: Final = 3
 class Bus:
     """One service's place on the bus."""
 
-    def __init__(self, broker: NatsBroker, service: str, *, lease_seconds: float = ACK_WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        broker: NatsBroker,
+        service: str,
+        on_reconnect: list[Callable[[], None]],
+        *,
+        lease_seconds: float = ACK_WAIT_SECONDS,
+    ) -> None:
         self.broker = broker
         self.service = service
         self.heard: dict[type[Event], Callable[..., Awaitable[None]] | None] = {}
@@ -69,7 +76,7 @@ class Bus:
         self.asked: set[type[Query[Any]]] = set()
         self.read: set[str] = set()
         """The streams that the service reads from any place on, without a place of its own in them."""
-        self.on_reconnect: list[Callable[[], None]] = []
+        self.on_reconnect = on_reconnect
         """What to do when NATS is back after it was away: what was said meanwhile by others may be lost."""
         self.fault_deliveries = FAULT_DELIVERIES
         """How often a message that runs into a fault of ours is tried before it becomes a dead letter."""
@@ -78,6 +85,7 @@ class Bus:
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self._lease_seconds = lease_seconds
         self._pulling = Pulling(broker, service)
+        broker.add_middleware(self._delivery)
 
     # Declaring
 
@@ -120,6 +128,16 @@ class Bus:
     def check(self, dependency: str, look: Callable[[], Awaitable[object]]) -> None:
         """Name a server that this service depends on, and how to see that it is there: `look` raises if it is not."""
         self.checks[dependency] = look
+
+    def _delivery(self, message: Any, /, *, context: Any) -> BaseMiddleware[Any, Any]:
+        return Delivery(
+            message,
+            context=context,
+            service=self.service,
+            taken=self.taken,
+            tries=self.fault_deliveries,
+            bury=self.bury,
+        )
 
     # Living
 
@@ -263,27 +281,16 @@ async def _look(dependency: str, look: Callable[[], Awaitable[object]]) -> Depen
 
 def declare(service: str) -> Bus:
     """A bus that is never connected: for reading what a service declares."""
-    return Bus(NatsBroker(logger=None), service)
+    return Bus(NatsBroker(logger=None), service, [])
 
 
 def connect(settings: Settings, service: str) -> Bus:
     """The bus of a service, logged in as its own user with an inbox prefix of its own."""
-    holder: list[Bus] = []
-
-    def middleware(message: Any, /, *, context: Any) -> BaseMiddleware[Any, Any]:
-        bus = holder[0]
-        return Delivery(
-            message,
-            context=context,
-            service=service,
-            taken=bus.taken,
-            tries=bus.fault_deliveries,
-            bury=bus.bury,
-        )
+    on_reconnect: list[Callable[[], None]] = []
 
     async def tell_of_reconnect() -> None:
-        for told in holder[0].on_reconnect:
-            told()
+        for tell in on_reconnect:
+            tell()
 
     broker = NatsBroker(
         settings.nats_urls,
@@ -299,12 +306,9 @@ def connect(settings: Settings, service: str) -> Bus:
         drain_timeout=DRAIN_SECONDS,
         error_cb=_note_error,
         reconnected_cb=tell_of_reconnect,
-        middlewares=[middleware],
         logger=None,
     )
-    bus = Bus(broker, service, lease_seconds=settings.run_lease_seconds)
-    holder.append(bus)
-    return bus
+    return Bus(broker, service, on_reconnect, lease_seconds=settings.run_lease_seconds)
 
 
 async def _note_error(error: Exception) -> None:

@@ -192,7 +192,7 @@ async def _finishing(runner: Runner) -> AsyncIterator[None]:
     finally:
         if runner.working:
             await asyncio.wait(runner.working, timeout=_GRACE_SECONDS)
-        await end(set(runner.working))
+        await end(runner.working)
 
 
 def _unreadable(error: AuthorError) -> Validation:

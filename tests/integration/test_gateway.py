@@ -968,6 +968,19 @@ async def test_who_did_what_is_said_once_the_outcome_is_known(
     assert await eventually(listed) == ["failure", "success"]
 
 
+async def test_a_client_lets_go_of_an_idle_connection_before_the_gateway_does(http: httpx.AsyncClient) -> None:
+    url = http.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET /health/live HTTP/1.1\r\nHost: {url.host}\r\n\r\n".encode())
+    await reader.readuntil(b"}")
+
+    with pytest.raises(TimeoutError):
+        # Its end would be read as nothing; clients, httpx among them, keep one for five seconds and more.
+        await asyncio.wait_for(reader.read(1), timeout=7)
+
+    writer.close()
+
+
 # Who may call
 
 

@@ -96,7 +96,7 @@ class Writing:
             f"{values[field.field_id]}::{duckdb_type(field.field_type)} as {column(field.field_id)}"
             for field in commit.schema.fields
         )
-        return Copy(commit).run(self.engine, f"select {columns} from ({sql})")
+        return Copy(commit, self.engine).run(f"select {columns} from ({sql})")
 
     @property
     def table(self) -> Table:

@@ -29,11 +29,14 @@ from shared.lakehouse.manifests import PresentFile
 
 _FILES: Final = 64
 """So many a table has whose rows are replaced by key, unless it is small: each is rewritten when one row of it is."""
-_LEAST_ROW_GROUPS: Final = 2
+_LEAST_FILE_ROWS: Final = 2 * ROWS_OF_GROUP
 """Of its files, so that a small table has few."""
+_WIDE_ROW_BYTES: Final = 16_384
+"""What a row is taken to need where memory ran out: it may be wider than its types tell."""
 
 _NEW_ROWS: Final = '"__rat_new_rows"'
 _LAST: Final = '"__rat_last_rows"'
+_SPOOLED: Final = '"__rat_spooled_rows"'
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,9 @@ class Batch:
 
     def new_files(self) -> list[DataFile]:
         """Write the rows of the query as they come."""
-        copy, (before, after) = Copy(self.commit), self._cast()
+        copy, (before, after) = Copy(self.commit, self.connection), self._cast()
         with errors_of(self.writing.bound, copy.before + before):
-            return copy.run(self.connection, f"{before}{self.writing.bound.sql}{after}")
+            return copy.run(f"{before}{self.writing.bound.sql}{after}")
 
     @contextmanager
     def new_rows(self) -> Iterator[str]:
@@ -168,8 +171,18 @@ class Batch:
 
     def files_of(self, query: str, new_rows: int) -> list[DataFile]:
         """Write the rows of a query of ours, which gives all columns of the table; so many of them are new."""
-        with engine_errors():
-            return Copy(self.commit, self._row_groups(new_rows)).run(self.connection, query)
+        rows = self._file_rows(new_rows)
+        with engine_errors(), _sides_as_they_stand(self.connection):
+            try:
+                return Copy(self.commit, self.connection, file_rows=rows).run(query)
+            except duckdb.OutOfMemoryException:
+                return self._files_apart(query, rows)
+
+    def _files_apart(self, query: str, file_rows: int) -> list[DataFile]:
+        """The same where memory is too little to read and to write at once: the rows go to disk between."""
+        copy = Copy(self.commit, self.connection, file_rows=file_rows, row_bytes=_WIDE_ROW_BYTES)
+        with spooled(self.connection, query) as rows:
+            return copy.run(f"select {self.select_list} from {rows}")
 
     def finish(self, added: Sequence[DataFile], removed: Sequence[PresentFile], rows: int) -> Written:
         """Commit: these files come, those go, and so many rows were written by it."""
@@ -204,10 +217,20 @@ class Batch:
             columns.append(f"{value}::{duckdb_type(field.field_type)} as {column(field.field_id)}")
         return f"select {', '.join(columns)} from (\n", "\n)"
 
-    def _row_groups(self, new_rows: int) -> int:
-        """How many row groups a file is to have, of a table that gets so many rows."""
+    def _file_rows(self, new_rows: int) -> int:
+        """How many rows a file is to have, of a table that gets so many."""
         rows = new_rows + sum(file.rows for file in self.commit.files())
-        return max(rows // (_FILES * ROWS_OF_GROUP), _LEAST_ROW_GROUPS)
+        return max(rows // _FILES, _LEAST_FILE_ROWS)
+
+
+@contextmanager
+def _sides_as_they_stand(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Have joins hold the keys of the rows on the right: those on the left, of the table, are whole, and many."""
+    connection.execute("set disabled_optimizers = 'build_side_probe_side'")
+    try:
+        yield
+    finally:
+        connection.execute("reset disabled_optimizers")
 
 
 @contextmanager
@@ -218,6 +241,14 @@ def temporary(connection: duckdb.DuckDBPyConnection, *tables: str) -> Iterator[N
     finally:
         for table in tables:
             connection.execute(f"drop table if exists {table}")
+
+
+@contextmanager
+def spooled(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[str]:
+    """Keep the rows of a query, on disk where memory does not hold them: what goes on with them has it to itself."""
+    with temporary(connection, _SPOOLED):
+        connection.execute(f"create or replace temp table {_SPOOLED} as {query}")
+        yield _SPOOLED
 
 
 def count_of(connection: duckdb.DuckDBPyConnection, relation: str) -> int:

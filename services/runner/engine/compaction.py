@@ -77,7 +77,7 @@ def rewrite_small_files(
     columns = ", ".join(column(number) for number in ids)
     rows = rows_of([file.location for file in removed], commit.schema, ids)
     with engine_errors():
-        added = Copy(commit, _FILE_BYTES).run(connection, f"select {columns} from {rows}")
+        added = Copy(commit, connection, file_bytes=_FILE_BYTES).run(f"select {columns} from {rows}")
     if sum(file.record_count for file in added) != sum(file.rows for file in removed):
         raise Conflict(f"table {str(name)!r} has other rows when it is read than its files say")
     return Rewritten(table, removed, added)

@@ -34,6 +34,6 @@ def write_without(
     ]
     with engine_errors():
         rows = f"select {', '.join(columns)} from iceberg_scan({string(table.metadata_location)})"
-        added = Copy(commit).run(connection, rows)
+        added = Copy(commit, connection).run(rows)
     commit.finish(added, commit.all_files())
     return catalog.load_table(tuple(name))

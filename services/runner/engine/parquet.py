@@ -7,6 +7,16 @@ from uuid import uuid4
 import duckdb
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
+from pyiceberg.types import (
+    BinaryType,
+    DecimalType,
+    ListType,
+    MapType,
+    NestedField,
+    StringType,
+    StructType,
+    UUIDType,
+)
 
 from services.runner.engine.binding import escaped
 from services.runner.engine.partitions import Partitioning, column
@@ -16,22 +26,42 @@ from services.runner.engine.statistics import ParquetFile, data_file
 from shared.lakehouse.commit import Commit
 
 ROWS_OF_GROUP: Final = 122_880
-"""Rows of a row group, as DuckDB makes them."""
+"""Rows of a row group, as DuckDB makes them where memory is enough for it."""
 
 FILE: Final = "file"
 """The name that the location of a row's file has beside the columns that `rows_of` gives."""
 ROW: Final = "file_row_number"
 """The name of the place of a row in its file, likewise; it is there for those who ask for it."""
 
-_LARGEST_FILE: Final = 512_000_000
+LARGEST_FILE: Final = 512_000_000
+"""Bytes beyond which rows go to another file."""
+
+_VECTOR: Final = 2048
+"""Rows that DuckDB works on at a time: no row group has fewer."""
+_WRITTEN_SHARE: Final = 8
+"""Of a thread's memory, this part may be the rows of a row group: it is held as rows, and as what comes of them."""
+_LENGTH: Final = 64
+"""Bytes that a text is taken to need."""
 
 
 class Copy:
     """The statement that writes the rows of a query to files of a table."""
 
-    def __init__(self, commit: Commit, row_groups: int | None = None) -> None:
-        """Make it; a file has no more row groups than this, if there is such a bound."""
+    def __init__(
+        self,
+        commit: Commit,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        file_rows: int | None = None,
+        file_bytes: int = LARGEST_FILE,
+        row_bytes: int | None = None,
+    ) -> None:
+        """Make it; files have about so many rows or bytes at the most.
+
+        `row_bytes` is what a row needs in memory, where that is known better than its types tell it.
+        """
         self._commit = commit
+        self._connection = connection
         self._partitioning = Partitioning(commit.spec, commit.schema)
         fields = commit.schema.fields
         self._marks = _free_names([field.name for field in fields], len(commit.spec.fields))
@@ -41,21 +71,22 @@ class Copy:
             for expression, mark in zip(self._partitioning.expressions(), self._marks, strict=True)
         ]
         ids = ", ".join(f"{identifier(field.name)}: {field_ids(field)}" for field in fields)
-        split = (
-            f"partition_by ({', '.join(identifier(mark) for mark in self._marks)}), hive_file_pattern false"
-            if self._marks
-            else f"file_size_bytes {_LARGEST_FILE}" + (f", row_groups_per_file {row_groups}" if row_groups else "")
+        rows = _rows_of_group(connection, row_bytes or sum(map(_width, fields)))
+        split = f"file_size_bytes {file_bytes}" + (
+            f", row_groups_per_file {-(-file_rows // rows)}" if file_rows else ""
         )
+        if self._marks:
+            split = f"partition_by ({', '.join(identifier(mark) for mark in self._marks)}), hive_file_pattern false"
         self.before = f"copy (select {', '.join(columns + marks)} from ("
         self.after = (
             f")) to '{commit.location}/data/{uuid4()}' (format parquet, compression zstd, field_ids {{{ids}}},"
-            f" return_stats, {split}, filename_pattern '{{uuid}}', append)"
+            f" return_stats, row_group_size {rows}, {split}, filename_pattern '{{uuid}}', append)"
         )
 
-    def run(self, connection: duckdb.DuckDBPyConnection, query: str) -> list[DataFile]:
+    def run(self, query: str) -> list[DataFile]:
         """Write the rows of a query that gives all columns of the table by their ids."""
-        self._partitioning.prepare(connection)
-        written = connection.execute(f"{self.before}{query}{self.after}").fetchall()
+        self._partitioning.prepare(self._connection)
+        written = self._connection.execute(f"{self.before}{query}{self.after}").fetchall()
         # A result without rows still makes a file.
         return [
             self._data_file(ParquetFile(location, rows, size, statistics), partition)
@@ -66,6 +97,34 @@ class Copy:
     def _data_file(self, file: ParquetFile, partition: dict[str, str] | None) -> DataFile:
         texts = [(partition or {})[mark] for mark in self._marks]
         return data_file(file, self._commit.schema, self._partitioning.record(texts))
+
+
+def _rows_of_group(connection: duckdb.DuckDBPyConnection, row_bytes: int) -> int:
+    """Rows of a row group that each thread has the memory to hold, beside what else it needs."""
+    found = connection.execute(
+        "select parse_formatted_bytes(current_setting('memory_limit')), current_setting('threads')"
+    ).fetchone()
+    assert found is not None, "settings are always given"
+    memory, threads = found
+    rows = min(memory // threads // _WRITTEN_SHARE // row_bytes, ROWS_OF_GROUP)
+    return max(int(rows) // _VECTOR * _VECTOR, _VECTOR)
+
+
+def _width(field: NestedField) -> int:
+    """Bytes that a value needs in memory, as far as its type tells it."""
+    match field.field_type:
+        case StructType() as kind:
+            return sum(map(_width, kind.fields))
+        case ListType() as kind:
+            return _LENGTH + _width(kind.element_field)
+        case MapType() as kind:
+            return _LENGTH + _width(kind.key_field) + _width(kind.value_field)
+        case StringType() | BinaryType():
+            return _LENGTH
+        case DecimalType() | UUIDType():
+            return 16
+        case _:
+            return 8
 
 
 def _free_names(taken: Iterable[str], count: int) -> list[str]:

@@ -1,6 +1,7 @@
 """DuckDB in the process of a run: opened once, used for one attempt at a time."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from shared import duckdb_engine
 from shared.settings import Settings
 
 _PART_BYTES: Final = 5_243_000
+_THREAD_BYTES: Final = 125_000_000
+"""Of memory there is for each thread: with less, what they read and write at once leaves a join or a sort none."""
 _UPLOADED_SHARE: Final = 10
 """Of the memory, this part may be on its way to the store; without a limit, a slow store would fill it."""
 _UNANSWERED: Final = re.compile(r"(.*) error for HTTP [A-Z]+ to ")
@@ -46,8 +49,10 @@ def open_connection_for_code(
 
 
 def limit_memory(connection: duckdb.DuckDBPyConnection, limit_bytes: int) -> None:
-    """Keep what DuckDB holds in memory below this, spilling to disk beyond it."""
+    """Keep what DuckDB holds in memory below this, spilling to disk beyond it, with no more threads than it is for."""
     connection.execute(f"set global memory_limit = '{limit_bytes // 1000}kB'")
+    threads = max(1, min(limit_bytes // _THREAD_BYTES, os.cpu_count() or 1))
+    connection.execute(f"set global threads = {threads}")
     parts = max(2, min(limit_bytes // _UPLOADED_SHARE // _PART_BYTES, 50))
     connection.execute(f"set global s3_uploader_thread_limit = {parts}")
 

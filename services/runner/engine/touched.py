@@ -35,6 +35,8 @@ from shared.lakehouse.commit import Commit
 from shared.lakehouse.manifests import PresentFile
 
 _FLOATS: Final = (FloatType, DoubleType)
+_FEW_FILES: Final = 3
+"""So many are read sooner than it is found out which of them lie between two keys that are there."""
 _MOST_PARTITIONS: Final = 10_000
 """Values of a partition field beyond which keys are not told apart by it."""
 
@@ -128,25 +130,42 @@ def _by_bounds(
         return list(files)
     values = ", ".join(f"({place}, {low}, {high}, {has_null})" for place, (low, high, has_null) in known.items())
     kind, key = duckdb_type(schema.find_type(number)), column(number)
-    # For each file the least key that is not below it: where that is not above it, the file may hold it.
-    found = connection.execute(
-        f"""
-        with files as (
-          select place, low::{kind} as low, high::{kind} as high, has_null
-          from (values {values}) f(place, low, high, has_null)
-        ),
-        keys as (select distinct {key} as key from {keys})
-        select place
-        from files asof join (select key from keys where key is not null) k on files.low <= k.key
-        where k.key <= files.high
-        union
-        select place
-        from files
-        where has_null and exists (select 1 from keys where key is null)
-        """
-    ).fetchall()
+    bounds = f"""(
+      select place, low::{kind} as low, high::{kind} as high, has_null
+      from (values {values}) f(place, low, high, has_null)
+    )"""
+    found = connection.execute(_within_range(bounds, keys, key)).fetchall()
+    if len(files) - len(known) + len(found) > _FEW_FILES:
+        found = connection.execute(_holding_a_key(bounds, keys, key)).fetchall()
     places = {place for (place,) in found}
     return [file for place, file in enumerate(files) if place not in known or place in places]
+
+
+def _within_range(bounds: str, keys: str, key: str) -> str:
+    """A query of the files whose values and the keys overlap as a whole."""
+    return f"""
+        select place
+        from {bounds} f
+        join (select min({key}) as low, max({key}) as high, count(*) > count({key}) as has_null from {keys}) k
+          on (f.low <= k.high and k.low <= f.high) or (f.has_null and k.has_null)
+    """
+
+
+def _holding_a_key(bounds: str, keys: str, key: str) -> str:
+    """A query of the files that have a key between their least and greatest value.
+
+    For each file it takes the least key that is not below it: where that is not above it, the file may hold it.
+    """
+    return f"""
+        with keys as (select distinct {key} as key from {keys})
+        select place
+        from {bounds} f asof join (select key from keys where key is not null) k on f.low <= k.key
+        where k.key <= f.high
+        union
+        select place
+        from {bounds} f
+        where has_null and exists (select 1 from keys where key is null)
+    """
 
 
 def _known_bounds(

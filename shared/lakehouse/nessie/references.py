@@ -105,7 +105,7 @@ class References:
 
 
 def _commit(at: str) -> Json:
-    """What a reference is made or moved to: all that are wanted here are commits that main may have, too."""
+    """Where a reference is made, or moved to: Nessie goes by the hash, and wants a name beside it."""
     return {"type": "BRANCH", "name": MAIN, "hash": at}
 
 

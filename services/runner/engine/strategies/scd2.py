@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from services.runner.engine.batch import Batch, Writing, Written, count_of, engine_errors, temporary
+import duckdb
+
+from services.runner.engine.batch import Batch, Writing, Written, count_of, engine_errors, spooled, temporary
 from services.runner.engine.parquet import FILE, ROW
 from services.runner.engine.partitions import column
 from services.runner.engine.schema import Column, field_of
@@ -17,6 +19,8 @@ IS_CURRENT: Final = "is_current"
 
 _COMPARED: Final = '"__rat_compared"'
 _CLOSED: Final = '"__rat_closed"'
+_SLICES: Final = 8
+"""Parts that keys are compared in where memory is too little for all at once."""
 
 
 class Scd2:
@@ -101,23 +105,43 @@ class _History:
         _, end, _ = self._own
         columns = ", ".join(column(number) for number in ids)
         rows = self.batch.table_rows(files, [*ids, end])
-        return f"(select {columns}, {FILE}, {ROW} from {rows} where {column(end)} is null)"
+        return f"(select {columns}, {self._named(FILE)} as {FILE}, {ROW} from {rows} where {column(end)} is null)"
+
+    def _named(self, file: str) -> str:
+        """The location of a file, which comes with each row, as a number with a name: tables of them are small then."""
+        return f"{file}::enum({', '.join(string(one.location) for one in self._files)})"
 
     def _compare(self) -> None:
         """Find the current rows of the keys, and whether the values are others now."""
         batch = self.batch
         files = candidates(batch.connection, batch.commit, self._open_files, self.rows, self.keys)
         if not files:
-            found = f"select 0 as place, '' as {FILE}, 0 as {ROW}, false as is_changed where false"
-        else:
-            values = [one for one in batch.ids if one not in (*self.keys, *self._own)]
-            changes = [f"t.{column(one)} is distinct from n.{column(one)}" for one in values]
-            found = (
-                f"select n.rowid as place, t.{FILE}, t.{ROW}, {' or '.join(changes) or 'false'} as is_changed"
-                f" from {self._current(files, [*self.keys, *values])} t"
-                f" join {self.rows} n on {same(self.keys, 't', 'n')}"
-            )
-        batch.connection.execute(f"create or replace temp table {_COMPARED} as {found}")
+            nothing = f"select 0 as place, '' as {FILE}, 0 as {ROW}, false as is_changed where false"
+            batch.connection.execute(f"create or replace temp table {_COMPARED} as {nothing}")
+            return
+        values = [one for one in batch.ids if one not in (*self.keys, *self._own)]
+        current = self._current(files, [*self.keys, *values])
+        try:
+            self._compare_with(current, values)
+        except duckdb.OutOfMemoryException:
+            with spooled(batch.connection, f"from {current}") as kept:
+                self._compare_with(kept, values, _SLICES)
+
+    def _compare_with(self, current: str, values: Sequence[int], slices: int = 1) -> None:
+        """Compare slice by slice of the keys: a join holds whole rows, those of one slice at a time."""
+        changes = [f"t.{column(one)} is distinct from n.{column(one)}" for one in values]
+        compared = (
+            f"select n.rowid as place, t.{FILE}, t.{ROW}, {' or '.join(changes) or 'false'} as is_changed"
+            f" from {current} t join {self.rows} n on {same(self.keys, 't', 'n')}"
+        )
+        for number in range(slices):
+            into = f"insert into {_COMPARED}" if number else f"create or replace temp table {_COMPARED} as"
+            wanted = f"where {self._slice('t', slices)} = {number} and {self._slice('n', slices)} = {number}"
+            self.batch.connection.execute(f"{into} {compared} {wanted if slices > 1 else ''}")
+
+    def _slice(self, rows: str, slices: int) -> str:
+        """The number of the slice that the key of a row is in."""
+        return f"hash({', '.join(f'{rows}.{column(one)}' for one in self.keys)}) % {slices}"
 
     def _find_closed(self) -> None:
         """Name the rows of the table that end: those of changed keys, and of missing ones where that is asked for."""
@@ -150,7 +174,7 @@ class _History:
         columns = ", ".join(f"{values.get(one, f't.{column(one)}')} as {column(one)}" for one in self.batch.ids)
         return (
             f"select {columns} from {self.batch.table_rows(files, self.batch.ids)} t"
-            f" left join {_CLOSED} z on t.{FILE} = z.{FILE} and t.{ROW} = z.{ROW}"
+            f" left join {_CLOSED} z on {self._named(f't.{FILE}')} = z.{FILE} and t.{ROW} = z.{ROW}"
         )
 
     def _opened(self) -> str:

@@ -1,8 +1,4 @@
-"""The lakehouse of the embedded stack: branches, pointers and the log of merges in PostgreSQL.
-
-It is all in the schema `lakehouse`, which the runner owns. A table on a branch is the branch's own pointer, else
-main's as of the entry that the branch was made from.
-"""
+"""The port of the lakehouse, over PostgreSQL."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,18 +9,17 @@ from uuid import UUID
 import asyncpg
 
 from contracts.names import Qualified
-from shared.database import Connection, database, transaction
+from shared.database import database, transaction
 from shared.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from shared.lakehouse.embedded.merging import merge_branch, merge_of, relation_of
 from shared.lakehouse.port import (
     BEGINNING,
     MAIN,
     Branch,
     Lakehouse,
-    MergeConflict,
     Merged,
     MetadataFile,
     Relation,
-    RelationKind,
     TableChange,
     ViewFile,
     kind_of,
@@ -56,7 +51,7 @@ async def embedded_lakehouse(
 
 
 class EmbeddedLakehouse(Lakehouse):
-    """Rows of PostgreSQL. Locks are always taken in one order: main's row, then the branch's."""
+    """Says what the rows say, in the words of the port."""
 
     merges_settle_within = timedelta(0)
     """A branch is closed under the lock that its merge holds."""
@@ -215,22 +210,13 @@ class EmbeddedLakehouse(Lakehouse):
         refuse_main(branch)
         with _translated():
             async with transaction(self._pool) as connection:
-                await connection.execute("select from branches where name = 'main' for update")
-                if run_id is not None and (earlier := await _merge_of(connection, run_id, since=_seq(since))):
-                    return earlier
-                base_seq = await _lock_open_branch(connection, branch)
-                changed, moved = await _changes(connection, branch, base_seq)
-                if moved:
-                    raise MergeConflict(branch, moved)
-                if not changed:
-                    return None
-                return await _move_main(connection, branch, changed, run_id, attempt)
+                return await merge_branch(connection, branch, run_id, attempt, since=_seq(since))
 
     async def find_merge(self, run_id: UUID, since: str) -> Merged | None:
         """Look for the merge of a run in the log after a snapshot."""
         with _translated():
             async with self._pool.acquire() as connection:
-                return await _merge_of(connection, run_id, since=_seq(since))
+                return await merge_of(connection, run_id, since=_seq(since))
 
     async def history(self, table: Qualified, limit: int, before: str | None = None) -> list[TableChange]:
         """List the changes of a table on main, newest first, from before a snapshot if one is given."""
@@ -280,7 +266,7 @@ class EmbeddedLakehouse(Lakehouse):
                 where newest.location is not null
                 """
             )
-        return {_relation(record) for record in records}
+        return {relation_of(record) for record in records}
 
     async def past_metadata(self, since: datetime | None) -> set[Relation]:
         """List all tables and views of all entries of the log, back to a time if one is given."""
@@ -308,7 +294,7 @@ class EmbeddedLakehouse(Lakehouse):
                 """,
                 since,
             )
-        return {_relation(record) for record in records}
+        return {relation_of(record) for record in records}
 
     async def _pointers(self, at: str, table: Qualified | None) -> dict[Qualified, Relation]:
         snapshot = _seq(at) if at.isdecimal() else None
@@ -337,116 +323,10 @@ class EmbeddedLakehouse(Lakehouse):
         if not records:
             raise NotFound(f"no branch or snapshot {at!r}" if snapshot is None else f"no snapshot {at!r}")
         return {
-            Qualified.parse(record["table_name"]): _relation(record)
+            Qualified.parse(record["table_name"]): relation_of(record)
             for record in records
             if record["location"] is not None
         }
-
-
-def _relation(record: asyncpg.Record) -> Relation:
-    return Relation(RelationKind(record["kind"]), record["location"])
-
-
-async def _lock_open_branch(connection: Connection, name: str) -> int:
-    branch = await connection.fetchrow("select base_seq, closed_at from branches where name = $1 for update", name)
-    if branch is None:
-        raise no_branch(name)
-    if branch["closed_at"] is not None:
-        raise branch_closed(name)
-    base_seq: int = branch["base_seq"]
-    return base_seq
-
-
-async def _changes(
-    connection: Connection, branch: str, base_seq: int
-) -> tuple[dict[Qualified, Relation | None], tuple[Qualified, ...]]:
-    """Say what a branch changed, and which of that has changed on main meanwhile."""
-    records = await connection.fetch(
-        """
-        select
-          table_name,
-          location,
-          kind,
-          exists (
-            select from pointers as main
-            where main.branch = 'main' and main.table_name = own.table_name and main.seq > $2
-          ) as has_moved
-        from pointers as own
-        where branch = $1
-          -- A table that was made and dropped on the branch is no change.
-          and (
-            location is not null
-            or exists (
-              select from pointers as main
-              where main.branch = 'main' and main.table_name = own.table_name and main.seq <= $2
-            )
-          )
-        order by table_name
-        """,
-        branch,
-        base_seq,
-    )
-    changed = {
-        Qualified.parse(record["table_name"]): _relation(record) if record["location"] is not None else None
-        for record in records
-    }
-    moved = tuple(Qualified.parse(record["table_name"]) for record in records if record["has_moved"])
-    return changed, moved
-
-
-async def _move_main(
-    connection: Connection,
-    branch: str,
-    changed: dict[Qualified, Relation | None],
-    run_id: UUID | None,
-    attempt: int | None,
-) -> Merged:
-    entry = await connection.fetchrow(
-        """
-        with head as (
-          update branches set base_seq = base_seq + 1 where name = 'main' returning base_seq
-        )
-        insert into merges (seq, run_id, attempt, at)
-        select base_seq, $1, $2, clock_timestamp() from head
-        returning seq, at
-        """,
-        run_id,
-        attempt,
-    )
-    assert entry is not None
-    locations = {name: found.location if found is not None else None for name, found in changed.items()}
-    await connection.execute(
-        """
-        insert into pointers (branch, table_name, seq, location, kind)
-        select 'main', table_name, $1, location, kind
-        from unnest($2::text[], $3::text[], $4::text[]) as t (table_name, location, kind)
-        """,
-        entry["seq"],
-        [str(name) for name in changed],
-        list(locations.values()),
-        [found.kind if found is not None else RelationKind.TABLE for found in changed.values()],
-    )
-    await connection.execute("update branches set closed_at = now() where name = $1", branch)
-    return Merged(str(entry["seq"]), entry["at"], run_id, attempt, locations)
-
-
-async def _merge_of(connection: Connection, run_id: UUID, *, since: int) -> Merged | None:
-    records = await connection.fetch(
-        """
-        select merges.seq, merges.at, merges.attempt, pointers.table_name, pointers.location
-        from merges
-        join pointers on pointers.branch = 'main' and pointers.seq = merges.seq
-        where merges.run_id = $1 and merges.seq > $2
-        order by pointers.table_name
-        """,
-        run_id,
-        since,
-    )
-    if not records:
-        return None
-    first = records[0]
-    tables = {Qualified.parse(record["table_name"]): record["location"] for record in records}
-    return Merged(str(first["seq"]), first["at"], run_id, first["attempt"], tables)
 
 
 def _seq(snapshot: str) -> int:
