@@ -541,7 +541,7 @@ async def test_a_run_that_kills_its_processes_ends(around: Surroundings) -> None
 
 async def test_a_server_that_dies_is_waited_for(around: Surroundings, stack: Stack) -> None:
     runs = [await around.request(SLOW, parameters={"n": 20_000}) for _ in range(3)]
-    await eventually(lambda: any("compile" in _phases(run) for run in runs))
+    await eventually(lambda: any("compile" in _phases(run) for run in runs), within=30)
 
     await stack.kill("postgres")
 
