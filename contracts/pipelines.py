@@ -109,6 +109,8 @@ class Validation(Message):
     archives_files: bool = False
     description: str | None = None
     tests: list[CheckedTest] = []
+    query_sql: str | None = None
+    """The query of a later run, its tables and zones under their whole names; None for Python, or if it is too long."""
 
 
 class ValidatePipeline(Query[Validation], subject="runner.validate"):

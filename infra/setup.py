@@ -11,9 +11,9 @@ import nats
 from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError
 
-from shared.bus import inbox_prefix
-from shared.lakehouse.nessie import nessie_lakehouse
+from shared.lakehouse.nessie.lakehouse import nessie_lakehouse
 from shared.object_store import s3_client
+from shared.pulling import inbox_prefix
 from shared.settings import Settings
 from shared.streams import ensure_streams
 from shared.tls import nats_tls
@@ -71,6 +71,11 @@ async def set_up_postgres(settings: Settings) -> None:
             if settings.lakehouse == "nessie":
                 await _make_role(connection, NESSIE, settings.postgres_password(NESSIE))
                 await _make_schema(connection, NESSIE)
+    except asyncpg.InterfaceError as error:
+        # What the end of a transaction makes of whatever broke the connection.
+        if connection.is_closed():
+            raise ConnectionResetError("PostgreSQL went away while it was prepared") from error
+        raise
     finally:
         await connection.close()
 

@@ -1,8 +1,9 @@
 """Jobs that a service does for as long as it lives."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
@@ -48,9 +49,9 @@ async def happens(event: asyncio.Event, *, within_seconds: float) -> bool:
     return True
 
 
-async def end(tasks: set[asyncio.Task[None]]) -> None:
+async def end(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancel tasks and wait until they have ended; what they raise is not raised here."""
-    running = tasks
+    running = set(tasks)
     while running:
         for task in running:
             task.cancel()

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from contracts.messages import Event
 from shared.background import end
-from shared.bus import TRANSIENT, Bus, Lease, Taker, reason, retry_delay
+from shared.bus import Bus
 from shared.errors import RatError, Unavailable
+from shared.failures import TRANSIENT, reason, retry_delay
+from shared.leases import Lease, Taker
 from shared.logs import correlation_id
 
 log = structlog.get_logger()
@@ -23,7 +25,7 @@ _MOST: Final = 200
 
 
 class Batches(Generic[E]):
-    """Events that are taken ahead and handled as many at a time as there are; acknowledged as `shared.bus` says.
+    """Events that are taken ahead and handled as many at a time as there are; acknowledged as `shared.deliveries` says.
 
     A batch that fails for good is handled again event by event, so that one which nobody can handle becomes a dead
     letter by itself. `lease_seconds` is how long the taker's leases last.

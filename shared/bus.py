@@ -1,53 +1,41 @@
 """The bus: what a service hears, says, asks and answers, over NATS by FastStream.
 
 A service declares itself with `hear`, `take`, `say`, `answer`, `asks` and `reads` (nothing is connected by that:
-documents, tests and the permissions of its user are made from the declarations), then lives inside `running()`. How a
-message is acknowledged is decided here, in one middleware, and nowhere else:
-
-- handled: acknowledged, and the server's confirmation awaited;
-- `Unavailable`, `Conflict`, lost connections: given back with a growing delay, for as long as it takes;
-- cannot be understood, or refused for good: to the dead-letter stream with its reason, then ended;
-- a fault of ours: given back a few times, then to the dead-letter stream.
+documents, tests and the permissions of its user are made from the declarations), then lives inside `running()`.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
 from importlib.metadata import version
 from inspect import getdoc
 from time import perf_counter
 from typing import Any, Final, TypeVar
-from uuid import UUID
 
-import asyncpg
 import nats.errors
 import nats.js.errors
 import structlog
-from fast_depends.exceptions import ValidationError as CallInvalid
-from faststream import AckPolicy, BaseMiddleware
-from faststream.exceptions import IgnoredException
-from faststream.nats import JStream, NatsBroker, PullSub
+from faststream import BaseMiddleware
+from faststream.nats import NatsBroker
 from faststream.nats.message import NatsMessage
-from faststream.response import Response
 from faststream.security import SASLPlaintext
 from nats.aio.client import Client as NatsClient
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig
-from pydantic import TypeAdapter, ValidationError
 
 from contracts.health import CheckHealth, Dependency, Health
-from contracts.messages import Event, Query, derived_id
+from contracts.messages import Event, Query
+from shared.answers import read_answer
 from shared.background import background, end, every
-from shared.errors import BY_CODE, Conflict, Internal, Invalid, RatError, TimedOut, Unavailable
-from shared.fields import field_problems
+from shared.deliveries import ACK_WAIT_SECONDS, Delivery
+from shared.errors import Internal, Invalid, Unavailable
+from shared.events import MAX_MESSAGE_BYTES, decode_event, event_body, event_headers, event_id
+from shared.failures import retry_delay
 from shared.headers import to_header
+from shared.leases import Taker
 from shared.logs import correlation_id
+from shared.pulling import Pulling, inbox_prefix
 from shared.settings import Settings
-from shared.streams import DEAD_PREFIX, stream_of
+from shared.streams import DEAD_PREFIX
 from shared.tls import nats_tls
 
 log = structlog.get_logger()
@@ -55,11 +43,7 @@ log = structlog.get_logger()
 E = TypeVar("E", bound=Event)
 A = TypeVar("A")
 
-MAX_MESSAGE_BYTES: Final = 256 * 1024
-"""No message is larger (`system.md`, Events): lists are answered in pages, reports lie in S3."""
-ACK_WAIT_SECONDS: Final = 30.0
 FAULT_DELIVERIES: Final = 8
-ERROR_HEADER: Final = "rat-error"
 EVENT_CONCURRENCY: Final = 4
 QUERY_CONCURRENCY: Final = 32
 QUERY_TIMEOUT_SECONDS: Final = 30.0
@@ -71,110 +55,19 @@ CONSUMER_SECONDS: Final = 5.0
 """How long a durable consumer is missing at the most that somebody deleted, alone or with its stream."""
 DRAIN_SECONDS: Final = 3
 """How long a service that stops waits for messages that came and that nobody reads any more: they come again."""
-PULL_PAUSE_SECONDS: Final = 0.2
-"""How long a pull waits that nobody answers, as there is no consumer, or none that has a leader."""
-
-TRANSIENT: Final = (
-    Unavailable,
-    TimedOut,
-    Conflict,
-    OSError,
-    asyncio.TimeoutError,
-    nats.errors.Error,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.TransactionRollbackError,
-)
-"""What another try may mend, however long it takes."""
-
-
-def retry_delay(deliveries: int) -> float:
-    """Seconds until a message that was delivered this often is tried again: 0.1, doubling, at most 30."""
-    return float(min(0.1 * 2 ** min(deliveries - 1, 20), 30.0))
-
-
-def event_headers(event: Event) -> dict[str, str]:
-    """The headers of an event: JetStream's duplicate key and CloudEvents 1.0 (binary mode, without the source)."""
-    headers = {
-        "Nats-Msg-Id": str(event.event_id),
-        "ce-specversion": "1.0",
-        "ce-id": str(event.event_id),
-        "ce-type": event.subject,
-        "ce-time": event.occurred_at.isoformat(),
-        "content-type": "application/json",
-    }
-    if (current := correlation_id.get()) is not None:
-        headers["correlation_id"] = current
-    return headers
-
-
-def event_body(event: Event) -> bytes:
-    """The event as JSON; `Invalid` if it is larger than a message may be."""
-    body = event.model_dump_json(by_alias=True).encode()
-    if len(body) > MAX_MESSAGE_BYTES:
-        raise Invalid(f"{event.subject} of {len(body)} bytes is larger than a message may be ({MAX_MESSAGE_BYTES})")
-    return body
-
-
-@dataclass(frozen=True)
-class Lease:
-    """A message that its taker holds until it acknowledges it or gives it back, beyond one handler's call."""
-
-    event: Event
-    message: NatsMessage
-
-    @property
-    def delivery(self) -> str:
-        """What tells this delivery from any other one."""
-        metadata = self.message.raw_message.metadata
-        return f"{metadata.stream}:{metadata.sequence.stream}:{metadata.num_delivered}"
-
-    async def renew(self) -> None:
-        """Say that work goes on, before the lease runs out; a lost connection is no reason to stop."""
-        with suppress(nats.errors.Error, OSError):
-            await self.message.in_progress()
-
-    async def acknowledge(self) -> None:
-        """Say that the work is done and stored; if that is lost, the message comes again."""
-        with suppress(nats.errors.Error, nats.js.errors.Error, asyncio.TimeoutError, OSError):
-            await self.message.ack_sync()
-
-    async def give_back(self, delay_seconds: float) -> None:
-        """Let another taker have it after a while."""
-        with suppress(nats.errors.Error, OSError):
-            await self.message.nack(delay=delay_seconds)
-
-
-class Taker:
-    """Takes one message at a time, when its owner has room for it."""
-
-    def __init__(self, bus: "Bus", subscriber: Any, event: type[Event]) -> None:
-        self._bus = bus
-        self._subscriber = subscriber
-        self._event = event
-
-    async def take(self) -> Lease:
-        """Wait for the next message; one that cannot be understood becomes a dead letter on the way."""
-        while True:
-            try:
-                message = await self._subscriber.get_one(timeout=5)
-            except (nats.errors.Error, nats.js.errors.Error, OSError):
-                await asyncio.sleep(0.2)
-                continue
-            if message is None:
-                continue
-            try:
-                return Lease(self._event.model_validate(await _decode_event(message)), message)
-            except ValidationError as error:
-                await self._bus.bury(message, reason(error))
 
 
 class Bus:
     """One service's place on the bus."""
 
-    def __init__(self, broker: NatsBroker, service: str, *, lease_seconds: float = ACK_WAIT_SECONDS) -> None:
+    def __init__(
+        self,
+        broker: NatsBroker,
+        service: str,
+        on_reconnect: list[Callable[[], None]],
+        *,
+        lease_seconds: float = ACK_WAIT_SECONDS,
+    ) -> None:
         self.broker = broker
         self.service = service
         self.heard: dict[type[Event], Callable[..., Awaitable[None]] | None] = {}
@@ -183,7 +76,7 @@ class Bus:
         self.asked: set[type[Query[Any]]] = set()
         self.read: set[str] = set()
         """The streams that the service reads from any place on, without a place of its own in them."""
-        self.on_reconnect: list[Callable[[], None]] = []
+        self.on_reconnect = on_reconnect
         """What to do when NATS is back after it was away: what was said meanwhile by others may be lost."""
         self.fault_deliveries = FAULT_DELIVERIES
         """How often a message that runs into a fault of ours is tried before it becomes a dead letter."""
@@ -191,9 +84,8 @@ class Bus:
         """The subjects whose messages are held by a taker, beyond one call: nothing acknowledges them here."""
         self.checks: dict[str, Callable[[], Awaitable[object]]] = {}
         self._lease_seconds = lease_seconds
-        self._consumers: list[tuple[str, ConsumerConfig]] = []
-        """Stream and consumer of each event that is pulled."""
-        self._pulling: list[Any] = []
+        self._pulling = Pulling(broker, service)
+        broker.add_middleware(self._delivery)
 
     # Declaring
 
@@ -204,15 +96,15 @@ class Bus:
         """
         self.heard[event] = handler
         if event.stored:
-            self._pulled(event, ACK_WAIT_SECONDS, max_workers=EVENT_CONCURRENCY)(handler)
+            self._pulling.subscriber(event, ACK_WAIT_SECONDS, max_workers=EVENT_CONCURRENCY)(handler)
         else:
-            self.broker.subscriber(event.subject, decoder=_decode_event)(handler)
+            self.broker.subscriber(event.subject, decoder=decode_event)(handler)
 
     def take(self, event: type[Event]) -> Taker:
         """Hear events of this kind one at a time, when the caller asks for the next."""
         self.heard[event] = None
         self.taken.add(event.subject)
-        return Taker(self, self._pulled(event, self._lease_seconds), event)
+        return Taker(self._pulling.subscriber(event, self._lease_seconds), event, self.bury)
 
     def answer(self, query: type[Query[A]], handler: Callable[[Any], Awaitable[A]]) -> None:
         """Answer these queries; an error that `handler` raises reaches the asker as the same class."""
@@ -237,31 +129,15 @@ class Bus:
         """Name a server that this service depends on, and how to see that it is there: `look` raises if it is not."""
         self.checks[dependency] = look
 
-    def _pulled(self, event: type[Event], ack_wait_seconds: float, **options: Any) -> Any:
-        durable, stream = durable_name(self.service, event.subject), stream_of(event.subject)
-        config = ConsumerConfig(
-            name=durable,
-            durable_name=durable,
-            filter_subject=event.subject,
-            ack_wait=ack_wait_seconds,
-            max_ack_pending=1000,
-            max_deliver=-1,
+    def _delivery(self, message: Any, /, *, context: Any) -> BaseMiddleware[Any, Any]:
+        return Delivery(
+            message,
+            context=context,
+            service=self.service,
+            taken=self.taken,
+            tries=self.fault_deliveries,
+            bury=self.bury,
         )
-        self._consumers.append((stream, config))
-        subscriber = self.broker.subscriber(
-            event.subject,
-            stream=JStream(stream, declare=False),
-            durable=durable,
-            # Not the connection's, unless it is said: where everybody may listen, the outside publisher too.
-            inbox_prefix=f"{inbox_prefix(self.service)}.".encode(),
-            pull_sub=PullSub(batch_size=1, timeout=5.0),
-            config=config,
-            ack_policy=AckPolicy.MANUAL,
-            decoder=_decode_event,
-            **options,
-        )
-        self._pulling.append(subscriber)
-        return subscriber
 
     # Living
 
@@ -273,7 +149,7 @@ class Bus:
         await self._start()
         connection = self.connection
         try:
-            async with background(lambda: every(CONSUMER_SECONDS, self._keep_consumers)):
+            async with background(lambda: every(CONSUMER_SECONDS, lambda: self._pulling.keep(self.jetstream))):
                 yield
         finally:
             try:
@@ -290,39 +166,14 @@ class Bus:
                 # nats-py waits without an end for the close of a connection whose TLS handshake took too long.
                 async with asyncio.timeout(CONNECT_SECONDS):
                     await self.broker.connect()
-                await self._make_consumers()
+                await self._pulling.make(self.jetstream)
                 await self.broker.start()
             except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
                 log.info("waiting for nats", service=self.service, error=repr(error))
                 await asyncio.sleep(retry_delay(attempt) / 3)
             else:
-                return self._pull_patiently()
+                return self._pulling.be_patient()
         raise Unavailable("NATS cannot be reached")
-
-    async def _make_consumers(self) -> None:
-        """Make the consumers as they are declared now: one of an earlier start may have had another lease."""
-        for stream, config in self._consumers:
-            await self.jetstream.add_consumer(stream, config)
-
-    async def _keep_consumers(self) -> None:
-        """Make durable consumers again that somebody deleted, alone or with their stream."""
-        for stream, config in self._consumers:
-            # Its stream may not be there again yet, or NATS not.
-            with suppress(nats.errors.Error, nats.js.errors.Error, OSError):
-                await self._ensure_consumer(stream, config)
-
-    async def _ensure_consumer(self, stream: str, config: ConsumerConfig) -> None:
-        try:
-            await self.jetstream.consumer_info(stream, str(config.durable_name))
-        except nats.js.errors.NotFoundError:
-            await self.jetstream.add_consumer(stream, config)
-            log.warning("a consumer was gone", service=self.service, stream=stream, consumer=config.durable_name)
-
-    def _pull_patiently(self) -> None:
-        """Let no subscriber pull without a pause where nobody answers, which FastStream's would do."""
-        for subscriber in self._pulling:
-            if subscriber.subscription is not None:
-                subscriber.subscription.fetch = _patient(subscriber.subscription.fetch)
 
     async def health(self, query: CheckHealth) -> Health:
         """Say that the service is there, and which of the servers that it depends on are."""
@@ -372,7 +223,7 @@ class Bus:
             raise Unavailable(f"{service} did not answer within {timeout:g} s") from error
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"{service} cannot be reached: {error!r}") from error
-        return _read_answer(query, reply)
+        return read_answer(query, reply)
 
     async def bury(self, message: NatsMessage, why: str) -> None:
         """Move a message to the dead-letter stream with the reason, then end its deliveries."""
@@ -383,7 +234,7 @@ class Bus:
             "rat-dead-service": self.service,
             "rat-dead-subject": raw.subject,
             "rat-dead-deliveries": str(raw.metadata.num_delivered),
-            "ce-id": str(_event_id(message)),
+            "ce-id": str(event_id(message)),
         }
         log.error("dead letter", subject=raw.subject, service=self.service, reason=why)
         await self.send(f"{DEAD_PREFIX}{self.service}.{raw.subject}", raw.data, headers, stored=True)
@@ -411,17 +262,6 @@ async def close_for_good(connection: NatsClient) -> None:
         await end({reconnecting})
 
 
-def _patient(fetch: Callable[..., Awaitable[list[Msg]]]) -> Callable[..., Awaitable[list[Msg]]]:
-    async def fetch_patiently(*arguments: Any, **options: Any) -> list[Msg]:
-        try:
-            return await fetch(*arguments, **options)
-        except nats.js.errors.APIError:
-            await asyncio.sleep(PULL_PAUSE_SECONDS)
-            raise
-
-    return fetch_patiently
-
-
 async def _look(dependency: str, look: Callable[[], Awaitable[object]]) -> Dependency:
     began = perf_counter()
     problem = None
@@ -439,31 +279,18 @@ async def _look(dependency: str, look: Callable[[], Awaitable[object]]) -> Depen
     )
 
 
-def durable_name(service: str, subject: str) -> str:
-    """How the durable consumer is called by which a service hears a subject."""
-    return f"{service}-{subject.replace('.', '-').replace('*', 'any').replace('>', 'all')}"
-
-
-def inbox_prefix(user: str) -> str:
-    """What the inboxes of a user begin with, so that nobody else may listen there."""
-    return f"_INBOX_{user}"
-
-
 def declare(service: str) -> Bus:
     """A bus that is never connected: for reading what a service declares."""
-    return Bus(NatsBroker(logger=None), service)
+    return Bus(NatsBroker(logger=None), service, [])
 
 
 def connect(settings: Settings, service: str) -> Bus:
     """The bus of a service, logged in as its own user with an inbox prefix of its own."""
-    holder: list[Bus] = []
-
-    def middleware(message: Any, /, *, context: Any) -> BaseMiddleware[Any, Any]:
-        return Delivery(message, context=context, bus=holder[0])
+    on_reconnect: list[Callable[[], None]] = []
 
     async def tell_of_reconnect() -> None:
-        for told in holder[0].on_reconnect:
-            told()
+        for tell in on_reconnect:
+            tell()
 
     broker = NatsBroker(
         settings.nats_urls,
@@ -479,12 +306,9 @@ def connect(settings: Settings, service: str) -> Bus:
         drain_timeout=DRAIN_SECONDS,
         error_cb=_note_error,
         reconnected_cb=tell_of_reconnect,
-        middlewares=[middleware],
         logger=None,
     )
-    bus = Bus(broker, service, lease_seconds=settings.run_lease_seconds)
-    holder.append(bus)
-    return bus
+    return Bus(broker, service, on_reconnect, lease_seconds=settings.run_lease_seconds)
 
 
 async def _note_error(error: Exception) -> None:
@@ -493,164 +317,3 @@ async def _note_error(error: Exception) -> None:
         log.error("not permitted", error=str(error))
     else:
         log.debug("nats connection", error=repr(error))
-
-
-class Delivery(BaseMiddleware[Any, Msg]):
-    """What becomes of a message after its handler: see the top of this module."""
-
-    def __init__(self, message: Any, /, *, context: Any, bus: Bus) -> None:
-        super().__init__(message, context=context)
-        self._bus = bus
-
-    async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: Any) -> Any:
-        """Call the handler, then acknowledge, give back, bury, or answer."""
-        if msg.raw_message.subject in self._bus.taken:
-            return await call_next(msg)
-        token = correlation_id.set(msg.correlation_id)
-        try:
-            if msg.raw_message.reply.startswith("$JS.ACK"):
-                return await self._deliver(call_next, msg)
-            return await _answer(call_next, msg)
-        finally:
-            correlation_id.reset(token)
-
-    async def _deliver(self, call_next: Callable[[Any], Awaitable[Any]], message: NatsMessage) -> None:
-        metadata = message.raw_message.metadata
-        renewal = asyncio.create_task(_renew(message))
-        try:
-            await call_next(message)
-            with suppress(nats.errors.Error, nats.js.errors.Error, asyncio.TimeoutError):
-                await message.ack_sync()
-        except TRANSIENT as error:
-            log.warning("delayed", subject=message.raw_message.subject, service=self._bus.service, error=repr(error))
-            await _give_back(message, metadata.num_delivered)
-        except (RatError, ValidationError, CallInvalid) as error:
-            await self._bury_or_give_back(message, reason(error))
-        except Exception as error:
-            log.exception("handler failed", subject=message.raw_message.subject, service=self._bus.service)
-            if metadata.num_delivered >= self._bus.fault_deliveries:
-                await self._bury_or_give_back(message, repr(error))
-            else:
-                await _give_back(message, metadata.num_delivered)
-        finally:
-            renewal.cancel()
-
-    async def _bury_or_give_back(self, message: NatsMessage, why: str) -> None:
-        try:
-            await self._bus.bury(message, why)
-        except Unavailable:
-            await _give_back(message, message.raw_message.metadata.num_delivered)
-
-
-async def _give_back(message: NatsMessage, deliveries: int) -> None:
-    with suppress(nats.errors.Error, OSError):
-        await message.nack(delay=retry_delay(deliveries))
-
-
-async def _renew(message: NatsMessage) -> None:
-    """Keep a message from being delivered again while its handler works."""
-    while True:
-        await asyncio.sleep(ACK_WAIT_SECONDS / 3)
-        with suppress(nats.errors.Error, OSError):
-            await message.in_progress()
-
-
-async def _answer(call_next: Callable[[Any], Awaitable[Any]], message: NatsMessage) -> Any:
-    if (asker := message.raw_message.reply) and not asker.startswith("_INBOX"):
-        # Who asks names the subject of the answer: it must not become an event that we are permitted to answer with.
-        log.error("an answer is wanted on a subject that is no inbox", subject=message.raw_message.subject, reply=asker)
-        raise IgnoredException
-    try:
-        return await call_next(message)
-    except RatError as error:
-        return _refusal(error)
-    except (ValidationError, CallInvalid) as error:
-        return _refusal(Invalid(reason(error)))
-    except TRANSIENT as error:
-        log.warning("cannot answer now", subject=message.raw_message.subject, error=repr(error))
-        return _refusal(Unavailable(f"a server that is needed cannot be reached: {type(error).__name__}"))
-    except Exception:
-        log.exception("query failed", subject=message.raw_message.subject)
-        return _refusal(Internal("internal error; the service's log has the details"))
-
-
-def _refusal(error: RatError) -> Response:
-    body = json.dumps({"message": error.message, "details": error.details}, default=str).encode()
-    return Response(body, headers={ERROR_HEADER: error.code})
-
-
-def _read_answer(query: Query[A], reply: Msg) -> A:
-    code = (reply.headers or {}).get(ERROR_HEADER)
-    if code is not None:
-        refusal = json.loads(reply.data)
-        raise BY_CODE.get(code, Internal)(refusal["message"], details=refusal["details"])
-    adapter: TypeAdapter[A] = _adapter(query.answer)
-    try:
-        return adapter.validate_json(reply.data or b"null")
-    except ValidationError as error:
-        # Not the asker's mistake: nobody must take it for one.
-        log.exception("an answer cannot be understood", subject=query.address())
-        raise Internal(f"the answer to {query.address()} cannot be understood; the log has the details") from error
-
-
-_adapters: dict[Any, TypeAdapter[Any]] = {}
-
-
-def _adapter(answer: Any) -> TypeAdapter[Any]:
-    if answer not in _adapters:
-        _adapters[answer] = TypeAdapter(answer)
-    return _adapters[answer]
-
-
-def reason(error: Exception) -> str:
-    """What is wrong, field by field, in one line."""
-    match error:
-        case RatError():
-            return error.message
-        case CallInvalid():
-            return reason(error.original_error)
-        case ValidationError():
-            return field_problems(error, whole="message")
-        case _:
-            return repr(error)
-
-
-async def _decode_event(message: Any, _original: Any = None) -> Any:
-    """The JSON of an event; an outsider's event that has no id or time gets the message's own.
-
-    What is no JSON object is handed on as it is, for the model to refuse it by name.
-    """
-    try:
-        body = json.loads(message.body)
-    except (ValueError, RecursionError):
-        return message.body.decode(errors="replace")
-    if not isinstance(body, dict):
-        return body
-    if not body.get("event_id"):
-        body["event_id"] = str(_event_id(message))
-    if not body.get("occurred_at"):
-        body["occurred_at"] = _stored_at(message)
-    return body
-
-
-def _event_id(message: Any) -> UUID:
-    """What an event is called that does not say its id: by header, else by its place in the stream."""
-    headers: Mapping[str, object] = message.raw_message.headers or {}
-    for name in ("ce-id", "Nats-Msg-Id"):
-        if name in headers:
-            given = str(headers[name])
-            try:
-                return UUID(given)
-            except ValueError:
-                return derived_id(name, given)
-    if message.raw_message.reply.startswith("$JS.ACK"):
-        metadata = message.raw_message.metadata
-        return derived_id(metadata.stream, metadata.sequence.stream)
-    return derived_id(message.raw_message.subject, message.body)
-
-
-def _stored_at(message: Any) -> str | None:
-    if not message.raw_message.reply.startswith("$JS.ACK"):
-        return None
-    stored: datetime = message.raw_message.metadata.timestamp
-    return stored.isoformat()

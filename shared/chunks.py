@@ -15,8 +15,10 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from contracts.messages import Query
-from shared.bus import Bus, inbox_prefix
+from shared.bus import Bus
 from shared.errors import Conflict, Unavailable
+from shared.parts import in_parts_of
+from shared.pulling import inbox_prefix
 
 A = TypeVar("A")
 
@@ -36,7 +38,7 @@ def chunks_prefix(asker: str) -> str:
 
 async def send_chunks(bus: Bus, inbox: str, content: AsyncIterator[bytes]) -> None:
     """Send bytes to an inbox; `Conflict` when nobody takes them there any more."""
-    async for chunk in _in_chunks(content):
+    async for chunk in in_parts_of(CHUNK_BYTES, content):
         try:
             await bus.connection.request(inbox, chunk, timeout=PATIENCE_SECONDS)
         except nats.errors.NoRespondersError as error:
@@ -45,17 +47,6 @@ async def send_chunks(bus: Bus, inbox: str, content: AsyncIterator[bytes]) -> No
             raise Conflict(f"nothing was taken from {inbox} for {PATIENCE_SECONDS:g} s") from error
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"{inbox} cannot be reached: {error!r}") from error
-
-
-async def _in_chunks(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    buffer = bytearray()
-    async for piece in content:
-        buffer += piece
-        while len(buffer) >= CHUNK_BYTES:
-            yield bytes(buffer[:CHUNK_BYTES])
-            del buffer[:CHUNK_BYTES]
-    if buffer:
-        yield bytes(buffer)
 
 
 class Chunked(Generic[A]):

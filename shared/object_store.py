@@ -13,6 +13,7 @@ from aiobotocore.config import AioConfig
 from botocore.exceptions import ClientError, HTTPClientError, IncompleteReadError
 
 from shared.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from shared.parts import in_parts_of
 from shared.settings import Settings
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class ObjectStore:
 
         The object appears when the last chunk was taken, or not at all.
         """
-        parts = _parts(_limited(chunks, key, limit_bytes), self._part_bytes)
+        parts = in_parts_of(self._part_bytes, _limited(chunks, key, limit_bytes))
         first = await anext(parts, b"")
         if len(first) < self._part_bytes:
             return await self.put(key, first, content_type=content_type)
@@ -360,18 +361,6 @@ async def _limited(chunks: AsyncIterator[bytes], key: str, limit_bytes: int) -> 
         if taken > limit_bytes:
             raise Invalid(f"{key!r} is larger than {limit_bytes} bytes")
         yield chunk
-
-
-async def _parts(chunks: AsyncIterator[bytes], part_bytes: int) -> AsyncIterator[bytes]:
-    """Cut a stream into parts of one size and a last one that is smaller."""
-    buffer = bytearray()
-    async for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= part_bytes:
-            yield bytes(buffer[:part_bytes])
-            del buffer[:part_bytes]
-    if buffer:
-        yield bytes(buffer)
 
 
 @contextmanager

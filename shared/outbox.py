@@ -10,9 +10,10 @@ import structlog
 
 from contracts.messages import Event
 from shared.background import end, happens
-from shared.bus import Bus, event_body, event_headers
+from shared.bus import Bus
 from shared.database import Connection, transaction
 from shared.errors import Unavailable
+from shared.events import event_body, event_headers
 
 log = structlog.get_logger()
 

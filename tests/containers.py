@@ -37,6 +37,8 @@ _PLAYERS: Final = {"postgres": ("postgres",), "nats": _NODES, "object_store": ("
 _HOSTS: Final = {name: number for number, name in enumerate(("postgres", *_NODES, "minio", "nessie"), start=10)}
 """The last number of each server's address."""
 _READY_SECONDS: Final = 120.0
+_PAUSE_SECONDS: Final = 0.5
+"""Between two looks at a server's health: each starts a process in its container, which costs the engine a lot."""
 _RENEWAL_SECONDS: Final = 5.0
 _LIFE_SECONDS: Final = 24 * 3600
 
@@ -149,7 +151,8 @@ class ContainerServer:
             await prepare([self._image.part], self._settings, wait_seconds=0)
 
     async def _prepare(self) -> None:
-        await eventually(lambda: asyncio.to_thread(self._is_healthy), within=_READY_SECONDS)
+        healthy = partial(asyncio.to_thread, self._is_healthy)
+        await eventually(healthy, within=_READY_SECONDS, pause=_PAUSE_SECONDS)
         await prepare([self._image.part], self._settings, wait_seconds=_READY_SECONDS)
 
     def _is_healthy(self) -> bool:

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], *, within: float = 10.0) -> T:
+async def eventually(check: Callable[[], T | Awaitable[T]], *, within: float = 30.0, pause: float = 0.02) -> T:
     """Repeat the check until what it answers is true, and return that; what it raises is a "not yet" as well.
 
     When the time is over, the last error is raised, or an AssertionError with the last answer.
@@ -27,4 +27,4 @@ async def eventually(check: Callable[[], T | Awaitable[T]], *, within: float = 1
             error = raised
         if time.monotonic() > deadline:
             raise error or AssertionError(f"not within {within} seconds; the last answer was {answer!r}")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause)

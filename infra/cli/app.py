@@ -58,6 +58,7 @@ for name, function in {
     "rollback": code.rollback,
     "preview": looks.preview,
     "test": looks.test,
+    "lineage": looks.lineage,
     "zones": landing.zones,
     "upload": landing.upload,
     "run": runs.run,

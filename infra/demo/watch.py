@@ -18,8 +18,8 @@ from contracts.runs import RunFinished, RunProgressed, RunRejected, RunStarted, 
 from contracts.tables import TableChanged
 from contracts.triggers import Decision, TriggerDecided
 from infra.connection import Connection
-from shared.bus import inbox_prefix
 from shared.errors import TimedOut, Unavailable
+from shared.pulling import inbox_prefix
 from shared.tls import trusting
 
 E = TypeVar("E", bound=Event)

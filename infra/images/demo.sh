@@ -12,11 +12,15 @@ export RAT_PUBLISH=127.0.0.1:0
 
 end() {
   code=$?
+  trap '' INT TERM
   if [ $code -ne 0 ]; then "${compose[@]}" logs --tail 50; fi
   "${compose[@]}" down --volumes
   exit $code
 }
 trap end EXIT
+# Whoever stops it half way finds nothing left of it either.
+trap 'exit 130' INT
+trap 'exit 143' TERM
 
 "${compose[@]}" up --detach --scale runner="${RUNNERS:-4}"
 for ((second = 0; second < 120; second++)); do

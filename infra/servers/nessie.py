@@ -19,7 +19,7 @@ from infra.servers.server import Server, nothing_to_clear
 from infra.servers.tokens import ISSUER, public_key, sign_token, token_key
 from infra.setup import set_up_nessie
 from shared.errors import Invalid, Unavailable
-from shared.lakehouse.nessie_names import WAREHOUSE
+from shared.lakehouse.nessie.names import WAREHOUSE
 from shared.settings import Settings
 
 VERSION: Final = "0.99.0"

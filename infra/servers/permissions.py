@@ -14,8 +14,9 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from contracts.messages import Query
-from shared.bus import QUERY_TIMEOUT_SECONDS, Bus, durable_name, inbox_prefix
+from shared.bus import QUERY_TIMEOUT_SECONDS, Bus
 from shared.chunks import ANSWER_SECONDS, chunks_prefix
+from shared.pulling import durable_name, inbox_prefix
 from shared.streams import DEAD_PREFIX, EVENT_SUBJECTS, STREAMS, stream_of
 
 FILE: Final = Path(__file__).with_name("permissions.json")

@@ -161,8 +161,7 @@ class KeptServer:
             return
         self._ready.clear()
         self._process.send_signal(self._server.stop_signal)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._gone), self._server.stop_seconds)
+        await asyncio.wait({self._gone}, timeout=self._server.stop_seconds)
         await self.kill()
 
     async def _run(self) -> bool:

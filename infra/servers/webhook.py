@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from infra.servers.notifications import FilerEvent, Notification, notification_of
 from shared.background import end
-from shared.bus import close_for_good, inbox_prefix
+from shared.bus import close_for_good
+from shared.pulling import inbox_prefix
 from shared.settings import Settings
 from shared.tls import nats_tls
 

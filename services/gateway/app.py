@@ -24,6 +24,7 @@ from services.gateway.problems import MEDIA_TYPE, as_error, problem, status_of
 from services.gateway.routes.code_files import CodeFileRoutes
 from services.gateway.routes.events import read_events
 from services.gateway.routes.landing import LandingRoutes
+from services.gateway.routes.lineage import LineageRoutes
 from services.gateway.routes.namespaces import NamespaceRoutes
 from services.gateway.routes.operations import DeadLetterRoutes, collect_files, list_audit, list_consumers
 from services.gateway.routes.pipelines import PipelineRoutes
@@ -92,6 +93,7 @@ def _api() -> Router:
             LandingRoutes,
             CodeFileRoutes,
             TableRoutes,
+            LineageRoutes,
             DeadLetterRoutes,
             run_query,
             read_schema,

@@ -22,6 +22,7 @@ from contracts.landing import (
     RemoveZone,
     RetryFile,
 )
+from contracts.lineage import FindColumnLineage, ListReads
 from contracts.maintenance import CollectFiles
 from contracts.messages import Query
 from contracts.namespaces import CreateNamespace, DeleteNamespace, ListNamespaces, UpdateNamespace
@@ -74,6 +75,7 @@ QUERIES: Final[tuple[type[Query[Any]], ...]] = (
     DeleteSchedule,
     DeleteTrigger,
     DocumentTable,
+    FindColumnLineage,
     FindFile,
     FindPipeline,
     FindRun,
@@ -91,6 +93,7 @@ QUERIES: Final[tuple[type[Query[Any]], ...]] = (
     ListPipelines,
     ListQualityResults,
     ListQualityTests,
+    ListReads,
     ListRuns,
     ListSamples,
     ListSchedules,

@@ -22,6 +22,8 @@ from shared.errors import Conflict, Internal, Invalid
 from shared.settings import Settings
 
 _BACKLOG: Final = 2048
+_IDLE_SECONDS: Final = 75
+"""How long a connection is kept that is not used: longer than clients do, whose next request would meet its end."""
 _GRACE_SECONDS: Final = 3
 """How long requests may go on when the gateway stops."""
 
@@ -116,6 +118,7 @@ async def _serving(edge: Edge, listener: socket.socket) -> AsyncIterator[None]:
         server_header=False,
         lifespan="off",
         ws="none",
+        timeout_keep_alive=_IDLE_SECONDS,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     server = _Server(config)

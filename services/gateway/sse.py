@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 
 from services.gateway.encoding import json_bytes
 from services.gateway.tail import Tail
+from shared.background import end
 
 MEDIA_TYPE: Final = "text/event-stream"
 HEARTBEAT_SECONDS: Final = 15.0
@@ -66,21 +67,18 @@ async def merged(*tails: Tail) -> AsyncIterator["asyncio.Queue[Arrival | Excepti
         except Exception as error:
             await queue.put(error)
 
-    tasks = [asyncio.create_task(pump(reader)) for reader in tails]
+    tasks = {asyncio.create_task(pump(reader)) for reader in tails}
     try:
         yield queue
     finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await end(tasks)
 
 
 async def arrival(queue: "asyncio.Queue[Arrival | Exception]", seconds: float) -> Arrival | None:
     """The next message; None if there is none within so many seconds. Raises what ended a reader."""
     try:
-        arrived = await asyncio.wait_for(queue.get(), seconds)
+        async with asyncio.timeout(seconds):
+            arrived = await queue.get()
     except TimeoutError:
         return None
     if isinstance(arrived, Exception):

@@ -50,8 +50,9 @@ from services.ingest import archive, arrivals, claims, files, keys, samples, swe
 from services.ingest.store import archive as readers
 from shared.background import background, every
 from shared.batches import Batches
-from shared.bus import Bus, Taker, connect
+from shared.bus import Bus, connect
 from shared.database import database, transaction
+from shared.leases import Taker
 from shared.object_store import ObjectStore, object_store
 from shared.outbox import relay
 from shared.settings import Settings

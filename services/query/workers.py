@@ -15,9 +15,10 @@ import structlog
 
 from services.query.frames import HEADER, Ask, Ended, Found, Kind, Named, frame
 from shared.background import background, every
-from shared.errors import BY_CODE, Exhausted, Internal, TimedOut
+from shared.errors import BY_CODE, Internal, TimedOut
 from shared.processes import kill
 from shared.settings import Settings
+from shared.turns import turn
 
 log = structlog.get_logger()
 
@@ -124,18 +125,13 @@ class Workers:
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Worker]:
         """Lend a worker for one statement; `Exhausted` when none gets free for half a minute."""
-        try:
-            await asyncio.wait_for(self._slots.acquire(), _QUEUE_SECONDS)
-        except TimeoutError as error:
-            raise Exhausted(f"{self._settings.query_workers} queries are running already: try again later") from error
-        try:
+        refusal = f"{self._settings.query_workers} queries are running already: try again later"
+        async with turn(self._slots, within_seconds=_QUEUE_SECONDS, otherwise=refusal):
             worker = await self._take()
             try:
                 yield worker
             finally:
                 await self._give_back(worker)
-        finally:
-            self._slots.release()
 
     async def warm_up(self) -> None:
         """Have one worker ready."""

@@ -16,10 +16,6 @@ class AskedTables:
     def __init__(self, parent: Parent) -> None:
         self._parent = parent
 
-    async def location(self, table: Qualified, at: str = MAIN) -> str | None:
-        """Say where a table's metadata is on the run's branch."""
-        return self._parent.ask(AskLocations(tables=[str(table)]), Locations).locations[str(table)]
-
     async def relation(self, name: Qualified, at: str = MAIN) -> Relation | None:
         """Say what a name stands for on the run's branch."""
         answer = self._parent.ask(AskLocations(tables=[str(name)]), Locations)
@@ -43,10 +39,6 @@ class AskedTables:
     async def relations(self, at: str = MAIN) -> dict[Qualified, Relation]:
         """Refuse: a run knows the tables that it asks for by name."""
         _refuse("listing tables and views")
-
-    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
-        """Refuse: a run knows the tables that it asks for by name."""
-        _refuse("listing tables")
 
     async def namespaces(self) -> set[str]:
         """Refuse: the runner has seen to it that there is the namespace of the run's table."""

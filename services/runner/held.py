@@ -27,8 +27,8 @@ from services.runner.ending import UNREACHABLE, end_as_ordered, patiently
 from services.runner.journal import journal
 from services.runner.resources import Resources
 from shared.background import end, happens
-from shared.bus import Lease
 from shared.errors import RatError
+from shared.leases import Lease
 
 log = structlog.get_logger()
 

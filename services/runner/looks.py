@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -39,8 +39,9 @@ from services.runner.python.source import PYTHON_FILE
 from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, watched
 from shared.chunks import send_chunks
-from shared.errors import Exhausted, Invalid, NotFound
+from shared.errors import Invalid, NotFound
 from shared.lakehouse.port import MAIN
+from shared.turns import turn
 
 _QUEUE_SECONDS: Final = 20.0
 """How long somebody waits for others who look."""
@@ -106,17 +107,9 @@ class Looks:
         await send_chunks(self._resources.bus, inbox, _once(body))
         return Sent(bytes=len(body))
 
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(_QUEUE_SECONDS):
-                await self._free.acquire()
-        except TimeoutError as error:
-            raise Exhausted("too many previews are going on already: try again later") from error
-        try:
-            yield
-        finally:
-            self._free.release()
+    def _turn(self) -> AbstractAsyncContextManager[None]:
+        refusal = "too many previews are going on already: try again later"
+        return turn(self._free, within_seconds=_QUEUE_SECONDS, otherwise=refusal)
 
 
 @dataclass

@@ -40,6 +40,16 @@ class BrokenPlugin(Exception):
     """A plugin cannot be used; the message names it, the package that it is from, and what is wrong with it."""
 
 
+class NoPlugins(Exception):
+    """Nothing of a group is installed, not even what is built in."""
+
+    def __init__(self, group: str) -> None:
+        super().__init__(
+            f"no entry points of {group} are installed, not even those that are built in: this installation is of"
+            " another version than its code; install the package rat-platform anew"
+        )
+
+
 class Refused(Exception):
     """What a hook raises to end the run, which then fails as by a failed test; the message is the run's error."""
 
@@ -187,7 +197,7 @@ def hooks() -> Plugins[Hooks]:
 
 
 def load() -> None:
-    """Find and import all plugins now, so that no run has to wait for it."""
+    """Find and import all plugins now, so that no run has to wait for it; raises `NoPlugins`."""
     strategies()
     pipeline_types()
     jinja_names()
@@ -198,13 +208,15 @@ def found(group: str, checked: Callable[[Any], P]) -> Plugins[P]:
     """Load the plugins of a group; `checked` raises `TypeError` for an object that is none.
 
     A class is made an object by calling it without arguments. One that cannot be loaded, or whose name is taken, is
-    kept as broken: it is told to those who use it, and holds up nobody else.
+    kept as broken: it is told to those who use it, and holds up nobody else. `NoPlugins` where there are none at all.
     """
     usable: dict[str, P] = {}
     broken: dict[str, BrokenPlugin] = {}
     by_name: dict[str, list[EntryPoint]] = {}
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
         by_name.setdefault(point.name, []).append(point)
+    if not by_name:
+        raise NoPlugins(group)
     for name, points in by_name.items():
         sources = sorted({_source(point) for point in points})
         if len(sources) > 1:

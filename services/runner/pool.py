@@ -16,7 +16,7 @@ import psutil
 import structlog
 
 from contracts.messages import Message
-from services.runner.frames import FromProcess, Ready, SetUp, frame, read_from_process
+from services.runner.frames import Failed, FromProcess, Ready, SetUp, frame, read_from_process
 from shared.errors import Unavailable
 from shared.processes import kill
 from shared.settings import Settings
@@ -215,23 +215,27 @@ class Pool:
             spill,
         )
         try:
-            await process.send(
-                SetUp(
-                    settings=_what_a_run_needs(self._settings).environment(),
-                    threads=self.threads,
-                    memory_limit_bytes=self.memory_limit_bytes,
-                    spill_directory=str(spill),
-                )
-            )
-            ready = await process.receive()
-        except ProcessLost as error:
-            await process.kill()
-            raise Unavailable(f"no process could be started for the run: {error}") from error
+            await self._set_up(process, spill)
         except BaseException:
             await asyncio.shield(process.kill())
             raise
-        assert isinstance(ready, Ready), "the first thing that a process says is that it is ready"
         return process
+
+    async def _set_up(self, process: Process, spill: Path) -> None:
+        set_up = SetUp(
+            settings=_what_a_run_needs(self._settings).environment(),
+            threads=self.threads,
+            memory_limit_bytes=self.memory_limit_bytes,
+            spill_directory=str(spill),
+        )
+        try:
+            await process.send(set_up)
+            said = await process.receive()
+        except ProcessLost as error:
+            raise Unavailable(f"no process could be started for the run: {error}") from error
+        if isinstance(said, Failed):
+            raise Unavailable(f"no process could be started for the run: {said.error}")
+        assert isinstance(said, Ready), "the first thing that a process says is that it is ready"
 
 
 @asynccontextmanager

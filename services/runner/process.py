@@ -37,7 +37,7 @@ from services.runner.frames import (
     Worked,
     WorkOrder,
 )
-from services.runner.plugins import BrokenPlugin
+from services.runner.plugins import BrokenPlugin, NoPlugins
 from services.runner.preview import PreviewWork, judge_main
 from services.runner.problems import AuthorError, WorkFailed
 from services.runner.validate import validate
@@ -62,6 +62,11 @@ def main() -> None:
     parent = Parent(receive, send)
     set_up = parent.hear()
     assert isinstance(set_up, SetUp), "the first message is how to set up"
+    try:
+        plugins.load()
+    except NoPlugins as error:
+        parent.say(Failed(kind=FailureKind.INTERNAL, error=str(error)))
+        return
     with _workplace(parent, set_up) as workplace:
         parent.say(Ready())
         while True:
@@ -84,7 +89,6 @@ def main() -> None:
 def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
     settings = _settings(set_up.settings)
     engines = Engines(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
-    plugins.load()
     parent.interrupt = engines.connection.interrupt
     parent.use_key = engines.use
     asked = AskedTables(parent)

@@ -28,9 +28,10 @@ from services.runner.problems import AuthorError
 from services.runner.resources import Resources
 from services.runner.upkeep import Upkeep
 from shared.background import background, end, every
-from shared.bus import Bus, Lease, Taker, connect
+from shared.bus import Bus, connect
 from shared.errors import Unavailable
 from shared.lakehouse.connect import lakehouse
+from shared.leases import Lease, Taker
 from shared.logs import correlation_id
 from shared.object_store import object_store
 from shared.settings import Settings
@@ -191,7 +192,7 @@ async def _finishing(runner: Runner) -> AsyncIterator[None]:
     finally:
         if runner.working:
             await asyncio.wait(runner.working, timeout=_GRACE_SECONDS)
-        await end(set(runner.working))
+        await end(runner.working)
 
 
 def _unreadable(error: AuthorError) -> Validation:

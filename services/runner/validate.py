@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Final
 from uuid import UUID
 
 import duckdb
@@ -22,12 +23,16 @@ from services.runner.config import (
     read_test_header,
     unknown_columns,
 )
+from services.runner.engine.naming import in_full
 from services.runner.engine.statement import Statement, parse
 from services.runner.engine.views import view_problems
 from services.runner.languages import SQL_FILE
 from services.runner.problems import AuthorError, Problem, Unsure
 from services.runner.python.source import NamedZone, Source
 from services.runner.template import Facts, Rendered, Sql, render
+
+_LONGEST_QUERY: Final = 100_000
+"""Characters beyond which a query is not told: an answer has to fit into a message."""
 
 
 @dataclass
@@ -83,6 +88,7 @@ def validate(connection: duckdb.DuckDBPyConnection, pipeline: PipelineName, file
             )
             for path, (header, _) in headers.items()
         ],
+        query_sql=_told(query),
     )
 
 
@@ -174,6 +180,12 @@ def _judge(
     elif config.archive_landing_zones and any(_zones(query, found.source)):
         what = "archive_landing_zones takes files out of the zone once they are read"
         found.warnings.append(config.problem("archive_landing_zones", message.format(what=what)))
+
+
+def _told(query: list[Statement]) -> str | None:
+    """What the pipeline's file says in a later run."""
+    sql = in_full(query[-1]) if query else None
+    return sql if sql is not None and len(sql) <= _LONGEST_QUERY else None
 
 
 def _tables(query: list[Statement], source: Source | None) -> Iterator[Qualified]:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from services.runner.domain import FailureKind, bytes_as_said
 from services.runner.frames import Interrupt
 from services.runner.pool import Process, ProcessLost
-from shared.background import happens
+from shared.background import end, happens
 
 T = TypeVar("T")
 
@@ -100,12 +100,7 @@ async def watched(
 async def end_all(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancel what is still going on, and wait until it is over."""
     all_of_them = {task for task in tasks if task is not None}
-    running = all_of_them
-    while running:
-        for task in running:
-            task.cancel()
-        # A library under the task may lose the cancellation at the end of a wait: it is repeated.
-        _, running = await asyncio.wait(running, timeout=0.2)
+    await end(all_of_them)
     for task in all_of_them:
         if not task.cancelled():
             # What it raised was dealt with where it was waited for; looking at it keeps asyncio from complaining.

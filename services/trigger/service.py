@@ -44,10 +44,11 @@ from services.trigger.store import decisions, states, triggers
 from services.trigger.watches import LandingZoneUpload, PipelineSuccess, Watch
 from shared.background import background, every
 from shared.batches import Batches
-from shared.bus import Bus, Taker, connect
+from shared.bus import Bus, connect
 from shared.database import Connection, database, transaction
 from shared.due import when_due
 from shared.errors import Conflict, NotFound
+from shared.leases import Taker
 from shared.outbox import relay
 from shared.settings import Settings
 

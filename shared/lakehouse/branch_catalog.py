@@ -40,9 +40,6 @@ SNAPSHOTS_KEPT = 20
 class Pointers(Protocol):
     """Who knows where tables are on branches, and moves them there: a lakehouse, or whoever asks one."""
 
-    async def location(self, table: Qualified, at: str = MAIN) -> str | None:
-        """Say where a table's metadata is at a reference; None where there is no such table."""
-
     async def relation(self, name: Qualified, at: str = MAIN) -> Relation | None:
         """Say what a name stands for at a reference; None where it stands for nothing."""
 
@@ -53,9 +50,6 @@ class Pointers(Protocol):
         self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
     ) -> None:
         """Move a table or view on a branch from one metadata file to the next."""
-
-    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
-        """Say which tables there are at a reference, and where the metadata of each is."""
 
     async def namespaces(self) -> set[str]:
         """List the namespaces of tables."""
@@ -142,10 +136,10 @@ class BranchCatalog(MetastoreCatalog):
     def load_table(self, identifier: str | Identifier) -> Table:
         """Load a table as the branch sees it."""
         name = _name(identifier)
-        location = self._location(name)
-        if location is None:
+        found = self.relation(name)
+        if found is None or found.kind is not RelationKind.TABLE:
             raise NoSuchTableError(f"no table {str(name)!r} on {self._branch!r}")
-        return self.table_at(name, location)
+        return self.table_at(name, found.location)
 
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
@@ -177,9 +171,7 @@ class BranchCatalog(MetastoreCatalog):
 
     def list_tables(self, namespace: str | Identifier) -> list[Identifier]:
         """List the tables of a namespace, as the branch sees them."""
-        levels = self.identifier_to_tuple(namespace)
-        tables = self._portal.call(self._lakehouse.tables, self._branch)
-        return [tuple(table) for table in tables if tuple(table[:-1]) == levels]
+        return self._names_in(namespace, RelationKind.TABLE)
 
     def create_namespace(self, namespace: str | Identifier, properties: Properties = EMPTY_DICT) -> None:
         """Make a namespace `namespace.layer`, on every branch that is made from now on."""
@@ -259,10 +251,7 @@ class BranchCatalog(MetastoreCatalog):
 
     def list_views(self, namespace: str | Identifier) -> list[Identifier]:
         """List the views of a namespace, as the branch sees them."""
-        levels = self.identifier_to_tuple(namespace)
-        relations = self._portal.call(self._lakehouse.relations, self._branch)
-        views = [name for name, found in relations.items() if found.kind is RelationKind.VIEW]
-        return [tuple(view) for view in views if tuple(view[:-1]) == levels]
+        return self._names_in(namespace, RelationKind.VIEW)
 
     def register_view(self, identifier: str | Identifier, metadata_location: str) -> View:
         """Refuse: a view is created."""
@@ -320,8 +309,10 @@ class BranchCatalog(MetastoreCatalog):
             raise NoSuchViewError(f"no view {str(name)!r} on {self._branch!r}")
         return found
 
-    def _location(self, name: Qualified) -> str | None:
-        return self._portal.call(self._lakehouse.location, name, self._branch)
+    def _names_in(self, namespace: str | Identifier, kind: RelationKind) -> list[Identifier]:
+        levels = self.identifier_to_tuple(namespace)
+        relations = self._portal.call(self._lakehouse.relations, self._branch)
+        return [tuple(name) for name, found in relations.items() if found.kind is kind and tuple(name[:-1]) == levels]
 
     def _create(self, name: Qualified, location: str, metadata: TableMetadata) -> None:
         try:

@@ -9,8 +9,9 @@ PyIceberg takes most of a second to import: only who collects imports this modul
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -144,12 +145,8 @@ def _tables(relations: Iterable[Relation]) -> list[str]:
 
 
 def _metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata]:
-    try:
+    with _needed_by("a table on main or on a branch", location):
         return location, FromInputFile.table_metadata(files.new_input(location))
-    except FileNotFoundError as error:
-        raise Conflict(
-            f"{location} is missing, which a table on main or on a branch needs: nothing is collected"
-        ) from error
 
 
 def _past_metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata] | None:
@@ -160,17 +157,22 @@ def _past_metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata
 
 
 def _manifests(files: TableFiles, location: str) -> list[ManifestFile]:
-    try:
+    with _needed_by("a table", location):
         return list(read_manifest_list(files.new_input(location)))
-    except FileNotFoundError as error:
-        raise Conflict(f"{location} is missing, which a table needs: nothing is collected") from error
 
 
 def _data_files(files: TableFiles, manifest: ManifestFile) -> list[str]:
-    try:
+    with _needed_by("a table", manifest.manifest_path):
         return [entry.data_file.file_path for entry in manifest.fetch_manifest_entry(files, discard_deleted=True)]
+
+
+@contextmanager
+def _needed_by(what: str, location: str) -> Iterator[None]:
+    """Raise `Conflict` where the file is missing: without it, nobody knows what else is needed."""
+    try:
+        yield
     except FileNotFoundError as error:
-        raise Conflict(f"{manifest.manifest_path} is missing, which a table needs: nothing is collected") from error
+        raise Conflict(f"{location} is missing, which {what} needs: nothing is collected") from error
 
 
 def _key(location: str) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from shared.lakehouse.embedded import MIGRATIONS, OWNER, embedded_lakehouse
-from shared.lakehouse.nessie import nessie_lakehouse
+from shared.lakehouse.embedded.lakehouse import MIGRATIONS, OWNER, embedded_lakehouse
+from shared.lakehouse.nessie.lakehouse import nessie_lakehouse
 from shared.lakehouse.port import Lakehouse
 from shared.settings import Settings
 

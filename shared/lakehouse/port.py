@@ -14,7 +14,7 @@ from typing import Protocol
 from uuid import UUID
 
 from contracts.names import Qualified
-from shared.errors import Conflict
+from shared.errors import Conflict, NotFound
 
 MAIN = "main"
 """The branch that everybody reads; it changes by merges only."""
@@ -52,11 +52,6 @@ class Relation:
     kind: RelationKind
     location: str
     """Of its metadata, as Iceberg lays it out for the one and for the other."""
-
-
-def tables_among(relations: Mapping[Qualified, Relation]) -> dict[Qualified, str]:
-    """Those that are tables, by name, with the location of their metadata."""
-    return {name: found.location for name, found in relations.items() if found.kind is RelationKind.TABLE}
 
 
 @dataclass(frozen=True)
@@ -124,12 +119,11 @@ class Lakehouse(Protocol):
     What goes into a table is written beside it, file by file, and is part of it with the `commit` that names it.
     """
 
-    @property
-    def merges_settle_within(self) -> timedelta:
-        """How long after a branch was closed a merge of it that was under way may still come to be on main.
+    merges_settle_within: timedelta
+    """How long after a branch was closed a merge of it that was under way may still come to be on main.
 
-        Whoever closes a branch without having seen the answer to its merge looks on main no sooner than that.
-        """
+    Whoever closes a branch without having seen the answer to its merge looks on main no sooner than that.
+    """
 
     async def head(self) -> str:
         """Name main's newest snapshot: as good a place as any to say since when something is looked for."""
@@ -181,6 +175,10 @@ class Lakehouse(Protocol):
 
         `NotFound` where it is not.
         """
+        found = await self.relation(table, branch)
+        if found is None:
+            raise NotFound(f"no table {str(table)!r} on {branch!r}")
+        await self.commit(branch, table, found.location, None)
 
     async def merge(
         self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
@@ -208,9 +206,13 @@ class Lakehouse(Protocol):
 
     async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
         """Say which tables there are at a reference, without views, and where the metadata of each is."""
+        relations = await self.relations(at)
+        return {name: found.location for name, found in relations.items() if found.kind is RelationKind.TABLE}
 
     async def location(self, table: Qualified, at: str = MAIN) -> str | None:
         """Say where a table's metadata is at a reference; None where there is no such table, or a view is."""
+        found = await self.relation(table, at)
+        return found.location if found is not None and found.kind is RelationKind.TABLE else None
 
     async def live_metadata(self) -> set[Relation]:
         """List all tables and views that are on main now, or on any branch, open or closed."""

@@ -44,7 +44,7 @@ class Notifications:
         self._name = zone.rpartition("/")[2]
         self._told: set[tuple[str, str, str]] = set()
 
-    async def next(self, within: float = 10.0) -> dict[str, Any]:
+    async def next(self, within: float = 30.0) -> dict[str, Any]:
         async with asyncio.timeout(within):
             while True:
                 content: dict[str, Any] = json.loads((await self._messages.next_msg(timeout=within)).data)
@@ -54,7 +54,7 @@ class Notifications:
                     self._told.add(told)
                     return content
 
-    async def following(self, count: int, within: float = 10.0) -> list[dict[str, Any]]:
+    async def following(self, count: int, within: float = 30.0) -> list[dict[str, Any]]:
         return [await self.next(within) for _ in range(count)]
 
 

@@ -1,7 +1,7 @@
 """Files that nothing needs any more are collected, and none that anything needs, while runs go on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from uuid import uuid4
 
@@ -11,14 +11,11 @@ import pytest
 from contracts.maintenance import CollectedFiles
 from contracts.names import Qualified
 from infra.stacks.stack import Stack
-from shared.duckdb_engine import connect
 from shared.errors import Conflict
-from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.collection import Surplus, find_surplus, remove
-from shared.lakehouse.connect import lakehouse
-from shared.lakehouse.files import TableFiles, s3_properties
+from shared.lakehouse.files import TableFiles
 from shared.lakehouse.port import MAIN, Lakehouse
-from shared.object_store import ObjectStore, object_store
+from shared.object_store import ObjectStore
 from tests.stacks import StackIn
 from tests.tables import Catalogs, append, merged, new_branch, read, rows
 from tests.waiting import eventually
@@ -27,47 +24,11 @@ AT_ONCE = timedelta(0)
 
 
 @pytest.fixture(scope="module")
-async def mine(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+async def stack(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """A stack of our own: a collection is about all tables."""
     servers = ["postgres", "object_store", "lakehouse"]
     async with stack_in(tmp_path_factory.mktemp("collection"), servers) as stack:
         yield stack
-
-
-@pytest.fixture(scope="module")
-async def lake(mine: Stack) -> AsyncIterator[Lakehouse]:
-    async with lakehouse(mine.settings, "runner") as lake:
-        await lake.ensure_namespace("test", "bronze")
-        yield lake
-
-
-@pytest.fixture(scope="module")
-def on(mine: Stack, lake: Lakehouse) -> Iterator[Catalogs]:
-    with catalogs(mine.settings, "runner") as on:
-        yield on
-
-
-@pytest.fixture(scope="module")
-async def objects(mine: Stack) -> AsyncIterator[ObjectStore]:
-    async with object_store(mine.settings, "runner") as objects:
-        yield objects
-
-
-@pytest.fixture(scope="module")
-def engine(mine: Stack) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(mine.settings, "query") as connection:
-        yield connection
-
-
-@pytest.fixture
-def files(mine: Stack) -> Callable[[], TableFiles]:
-    """Files as a process sees them that has read none so far."""
-    return lambda: TableFiles(s3_properties(mine.settings, "runner"))
-
-
-@pytest.fixture
-def table() -> Qualified:
-    return Qualified("test", "bronze", f"t{uuid4().hex[:10]}")
 
 
 async def keys(objects: ObjectStore, table: Qualified) -> set[str]:

@@ -17,7 +17,6 @@ from infra.stacks.stack import Stack
 from services.runner.engine.compaction import commit_rewritten, rewrite_small_files
 from services.runner.engine.session import open_connection
 from services.runner.service import serve
-from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.port import MAIN, Lakehouse, MergeConflict
 from tests.running import Surroundings, surroundings
 from tests.tables import Catalogs, append, merged, new_branch, new_table, read, rows
@@ -43,22 +42,11 @@ def lake(around: Surroundings) -> Lakehouse:
 
 
 @pytest.fixture(scope="module")
-def on(stack: Stack, around: Surroundings) -> Iterator[Catalogs]:
-    with catalogs(stack.settings, "runner") as on:
-        yield on
-
-
-@pytest.fixture(scope="module")
 def engine(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     """DuckDB as a process of a run has it."""
     spill = str(tmp_path_factory.mktemp("spill"))
     with open_connection(stack.settings, threads=2, spill_directory=spill) as connection:
         yield connection
-
-
-@pytest.fixture
-def table() -> Qualified:
-    return new_table()
 
 
 async def scattered(lake: Lakehouse, on: Catalogs, table: Qualified, files: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from infra.preparing import prepare
 from infra.stacks.stack import Stack
 from shared.database import database, transaction
 from shared.errors import Conflict, Invalid, Unavailable
@@ -224,6 +225,20 @@ async def test_a_service_waits_for_its_server(server: Stack, schema: str) -> Non
 
     async with database(server.settings, ROLE, None, schema=schema, wait_seconds=30) as pool:
         assert await pool.fetchval("select 1") == 1
+
+
+async def test_a_server_that_dies_while_it_is_prepared_is_prepared_when_it_is_back(server: Stack) -> None:
+    another = await asyncpg.connect(
+        server.settings.postgres_url, user="infra", password=server.settings.postgres_password("infra")
+    )
+    await another.execute("select pg_advisory_lock(hashtextextended('set up of the platform', 0))")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(prepare(["postgres"], server.settings, wait_seconds=60))
+        await eventually(
+            lambda: another.fetchval("select true from pg_locks where locktype = 'advisory' and not granted")
+        )
+        await server.kill("postgres")
 
 
 async def test_waiting_ends(server: Stack, unused_tcp_port: int) -> None:

@@ -10,10 +10,11 @@ from nats.js.errors import NotFoundError
 
 from contracts.runs import RunRequested
 from infra.stacks.stack import Stack
-from shared.bus import connect, inbox_prefix
+from shared.bus import connect
 from shared.consumers import consumers
 from shared.dead_letters import DeadLetter, count_dead_letters, dead_letters, find_dead_letter, replay_dead_letter
 from shared.errors import Invalid, NotFound
+from shared.pulling import inbox_prefix
 from tests.outside import nats_client
 from tests.waiting import eventually
 

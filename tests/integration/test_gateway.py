@@ -467,6 +467,74 @@ async def test_a_pipeline_goes_back_to_an_older_version_and_tells_what_differs(
     problem(await http.get(f"{path}/versions/3/diff", params={"against": "x"}), 400, "INVALID_ARGUMENT")
 
 
+async def test_lineage_says_what_tables_and_their_columns_come_from(user: Client, http: httpx.AsyncClient) -> None:
+    space, zone = unique("drawn").replace("_", "-"), unique("zone")
+    await user.post("/namespaces", {"name": space})
+    await user.zone(zone, space)
+    await user.upload(zone, "a.csv", "id,price\n1,2.5\n", space)
+    sql = f"select *, price * 2 as double from {{{{ landing_zone('{zone}') }}}}"
+    raw = await user.pipeline(f"{space}.bronze.raw", sql)
+    await user.succeeded(await user.run(raw))
+    priced = await user.pipeline(
+        f"{space}.silver.priced",
+        "select id, double + price as total, now() as at from {{ ref('bronze.raw') }}",
+        positive="select * from {{ this }} where total < 0",
+    )
+    run_id = await user.run(priced)
+    await user.succeeded(run_id)
+    await user.pipeline(f"{space}.gold.draft", "select 1 as a", publish=False)
+
+    graph = await user.get("/lineage", namespace=space)
+
+    nodes = {node["id"]: node for node in graph["nodes"]}
+    assert nodes.keys() == {
+        f"pipeline:{raw}",
+        f"pipeline:{priced}",
+        f"pipeline:{space}.gold.draft",
+        f"table:{raw}",
+        f"table:{priced}",
+        f"landing_zone:{space}/{zone}",
+    }
+    assert nodes[f"landing_zone:{space}/{zone}"]["landing_info"] == {"file_count": 1}
+    assert nodes[f"table:{priced}"]["table_stats"]["row_count"] == 1
+    assert (nodes[f"pipeline:{priced}"]["latest_run"]["id"], nodes[f"pipeline:{priced}"]["latest_run"]["status"]) == (
+        run_id,
+        "success",
+    )
+    assert nodes[f"pipeline:{priced}"]["quality"] == {"total": 1, "passed": 1, "failed": 0, "warned": 0}
+    assert "latest_run" not in nodes[f"pipeline:{space}.gold.draft"]
+    assert {(edge["source"], edge["target"], edge["type"]) for edge in graph["edges"]} == {
+        (f"landing_zone:{space}/{zone}", f"pipeline:{raw}", "landing_input"),
+        (f"pipeline:{raw}", f"table:{raw}", "produces"),
+        (f"table:{raw}", f"pipeline:{priced}", "ref"),
+        (f"pipeline:{priced}", f"table:{priced}", "produces"),
+    }
+    of_raw = await user.get("/lineage/columns", table=raw)
+    assert {line["name"]: [(one["name"], one["column"]) for one in line["sources"]] for line in of_raw["columns"]} == {
+        "id": [(f"{space}/{zone}", "id")],
+        "price": [(f"{space}/{zone}", "price")],
+        "double": [(f"{space}/{zone}", "price")],
+    }
+    of_priced = await user.get("/lineage/columns", table=priced)
+    assert of_priced == {
+        "table": priced,
+        "version": 1,
+        "columns": [
+            {"name": "id", "sources": [{"type": "table", "name": raw, "column": "id"}]},
+            {
+                "name": "total",
+                "sources": [
+                    {"type": "table", "name": raw, "column": "double"},
+                    {"type": "table", "name": raw, "column": "price"},
+                ],
+            },
+            {"name": "at", "sources": []},
+        ],
+    }
+    problem(await http.get("/lineage/columns", params={"table": f"{space}.gold.draft"}), 404, "NOT_FOUND")
+    problem(await http.get("/lineage/columns", params={"table": "x"}), 400, "INVALID_ARGUMENT")
+
+
 async def test_a_draft_is_previewed_over_its_samples(user: Client, http: httpx.AsyncClient) -> None:
     zone = unique("sampled")
     await user.zone(zone)
@@ -898,6 +966,19 @@ async def test_who_did_what_is_said_once_the_outcome_is_known(
         return sorted(one["outcome"] for one in found["entries"]) if found["total"] == 2 else None
 
     assert await eventually(listed) == ["failure", "success"]
+
+
+async def test_a_client_lets_go_of_an_idle_connection_before_the_gateway_does(http: httpx.AsyncClient) -> None:
+    url = http.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"GET /health/live HTTP/1.1\r\nHost: {url.host}\r\n\r\n".encode())
+    await reader.readuntil(b"}")
+
+    with pytest.raises(TimeoutError):
+        # Its end would be read as nothing; clients, httpx among them, keep one for five seconds and more.
+        await asyncio.wait_for(reader.read(1), timeout=7)
+
+    writer.close()
 
 
 # Who may call

@@ -175,7 +175,7 @@ async def test_long_lists_come_in_pages(they: Neighbours) -> None:
     # A part of a name that is longer than 255 bytes is more than some stores take.
     wanted = [f"{number:04}/{'x' * 150}/{'x' * 150}.csv" for number in range(700)]
     await put_many(they, zone, wanted)
-    await they.holds(zone, 700, within=30)
+    await they.holds(zone, 700, within=120)
 
     pages = [await they.claim(run_id, pipeline, zone)]
     while (cursor := pages[-1].next_cursor) is not None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import uuid4
 
@@ -19,7 +19,6 @@ from pyiceberg.types import StringType
 
 from contracts.names import Qualified
 from infra.stacks.stack import Stack
-from shared.duckdb_engine import connect
 from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
 from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
@@ -31,41 +30,11 @@ from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
-async def lake(stack: Stack) -> AsyncIterator[Lakehouse]:
-    async with lakehouse(stack.settings, "runner") as lake:
-        await lake.ensure_namespace("test", "bronze")
-        yield lake
-
-
-@pytest.fixture(scope="module")
-def on(stack: Stack, lake: Lakehouse) -> Iterator[Catalogs]:
-    """The catalog of a branch."""
-    with catalogs(stack.settings, "runner") as on:
-        yield on
-
-
-@pytest.fixture(scope="module")
-def engine(stack: Stack) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(stack.settings, "query") as connection:
-        yield connection
-
-
-@pytest.fixture(scope="module")
 async def fragile(stack_in: StackIn, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """Servers of our own, to be killed."""
     servers = ["postgres", "object_store", "lakehouse"]
     async with stack_in(tmp_path_factory.mktemp("fragile"), servers) as stack:
         yield stack
-
-
-@pytest.fixture
-async def branch(lake: Lakehouse) -> str:
-    return await new_branch(lake)
-
-
-@pytest.fixture
-def table() -> Qualified:
-    return new_table()
 
 
 async def some_metadata(lake: Lakehouse, on: Catalogs) -> str:

@@ -1,6 +1,6 @@
 """Views live on branches, reach main by merges and stand in the log, as tables do."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import uuid4
 
@@ -9,45 +9,12 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError, NoSuchViewError, TableAlreadyExistsError, ViewAlreadyExistsError
 
 from contracts.names import Qualified
-from infra.stacks.stack import Stack
 from shared.errors import NotFound
-from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.collection import find_surplus, remove
-from shared.lakehouse.connect import lakehouse
-from shared.lakehouse.files import TableFiles, s3_properties
+from shared.lakehouse.files import TableFiles
 from shared.lakehouse.port import MAIN, BranchClosed, Lakehouse, MergeConflict, Relation, RelationKind
-from shared.object_store import ObjectStore, object_store
+from shared.object_store import ObjectStore
 from tests.tables import COLUMNS, Catalogs, append, create_view, merged, merged_view, new_branch, new_table, read
-
-
-@pytest.fixture(scope="module")
-async def lake(stack: Stack) -> AsyncIterator[Lakehouse]:
-    async with lakehouse(stack.settings, "runner") as lake:
-        await lake.ensure_namespace("test", "bronze")
-        yield lake
-
-
-@pytest.fixture(scope="module")
-def on(stack: Stack, lake: Lakehouse) -> Iterator[Catalogs]:
-    with catalogs(stack.settings, "runner") as on:
-        yield on
-
-
-@pytest.fixture(scope="module")
-async def objects(stack: Stack) -> AsyncIterator[ObjectStore]:
-    async with object_store(stack.settings, "runner") as objects:
-        yield objects
-
-
-@pytest.fixture
-def files(stack: Stack) -> Callable[[], TableFiles]:
-    """Files as a process sees them that has read none so far."""
-    return lambda: TableFiles(s3_properties(stack.settings, "runner"))
-
-
-@pytest.fixture
-async def branch(lake: Lakehouse) -> str:
-    return await new_branch(lake)
 
 
 @pytest.fixture

@@ -24,9 +24,10 @@ from infra.documents.events import declared
 from infra.services import SERVICES
 from infra.stacks.stack import Stack
 from services.runner.keys import run_keys
-from shared.bus import connect, durable_name, inbox_prefix
+from shared.bus import connect
 from shared.errors import Forbidden
 from shared.object_store import object_store
+from shared.pulling import durable_name, inbox_prefix
 from shared.settings import S3Key, Settings
 from shared.streams import STREAMS, stream_of
 from shared.tls import nats_tls

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,7 +21,9 @@ from services.runner.frames import (
     ValidationOrder,
 )
 from services.runner.pool import Pool, Process, ProcessLost, pool
+from shared.errors import Unavailable
 from shared.lakehouse.connect import lakehouse
+from tests.plugging import install
 from tests.waiting import eventually
 
 
@@ -64,6 +67,18 @@ async def test_a_process_that_dies_while_it_waits_is_replaced(processes: Pool) -
     await eventually(lambda: not psutil.pid_exists(pid))
 
     assert await used(processes) != pid
+
+
+async def test_a_process_that_finds_no_strategies_says_what_to_do(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Found first, it stands for the installation: one of before there were any entry points.
+    install(tmp_path, {"pyproject.toml": '[project]\nname = "rat-platform"\nversion = "0.0"\nentry-points = {}'})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    async with pool(stack.settings) as processes:
+        with pytest.raises(Unavailable, match=r"no entry points of rat\.strategies .* install .* rat-platform anew"):
+            await used(processes)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,6 @@ from services.query.service import serve
 from shared.bus import Bus
 from shared.chunks import asking
 from shared.errors import Invalid, NotFound, RatError, TimedOut
-from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.port import Lakehouse
 from shared.object_store import object_store
@@ -35,12 +34,6 @@ async def lake(stack: Stack) -> AsyncIterator[Lakehouse]:
         for layer in ("bronze", "silver", "gold"):
             await lake.ensure_namespace(NAMESPACE, layer)
         yield lake
-
-
-@pytest.fixture(scope="module")
-def on(stack: Stack, lake: Lakehouse) -> Iterator[Callable[[str], Catalog]]:
-    with catalogs(stack.settings, "runner") as on:
-        yield on
 
 
 @pytest.fixture(scope="module")

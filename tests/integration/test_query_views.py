@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +30,6 @@ from services.query.service import serve
 from shared.bus import Bus
 from shared.chunks import asking
 from shared.errors import Invalid
-from shared.lakehouse.catalogs import catalogs
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.port import Lakehouse
 from tests.buses import playing
@@ -47,12 +46,6 @@ async def lake(stack: Stack) -> AsyncIterator[Lakehouse]:
             for layer in ("bronze", "silver", "gold"):
                 await lake.ensure_namespace(namespace, layer)
         yield lake
-
-
-@pytest.fixture(scope="module")
-def on(stack: Stack, lake: Lakehouse) -> Iterator[Catalogs]:
-    with catalogs(stack.settings, "runner") as on:
-        yield on
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A pipeline may be a view: its query is kept with the names of what it reads, and resolved whenever it is read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
@@ -11,8 +11,7 @@ from contracts.pipelines import ValidatePipeline
 from contracts.runs import ErrorKind, PinnedFile, RunStatus
 from infra.stacks.stack import Stack
 from services.runner.service import serve
-from shared.lakehouse.catalogs import catalogs
-from shared.lakehouse.port import MAIN, RelationKind
+from shared.lakehouse.port import MAIN, Lakehouse, RelationKind
 from tests.running import RunOf, Surroundings, surroundings, table_name
 from tests.tables import Catalogs
 
@@ -27,9 +26,8 @@ async def around(stack: Stack) -> AsyncIterator[Surroundings]:
 
 
 @pytest.fixture(scope="module")
-def on(stack: Stack, around: Surroundings) -> Iterator[Catalogs]:
-    with catalogs(stack.settings, "runner") as on:
-        yield on
+def lake(around: Surroundings) -> Lakehouse:
+    return around.tables
 
 
 def ref(table: str) -> str:

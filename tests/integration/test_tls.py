@@ -146,7 +146,7 @@ async def encrypted_postgres(stack: Stack, known: Certificate) -> AsyncIterator[
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
-        yield str(url.copy_with(port=server.sockets[0].getsockname()[1]))
+        yield str(url.copy_with(host="127.0.0.1", port=server.sockets[0].getsockname()[1]))
     finally:
         server.close()
 

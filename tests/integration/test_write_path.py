@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -104,29 +104,11 @@ class Writing:
 
 
 @pytest.fixture(scope="module")
-async def lake(stack: Stack) -> AsyncIterator[Lakehouse]:
-    async with lakehouse(stack.settings, "runner") as lake:
-        await lake.ensure_namespace("test", "bronze")
-        yield lake
-
-
-@pytest.fixture(scope="module")
-def on(stack: Stack, lake: Lakehouse) -> Iterator[Callable[[str], BranchCatalog]]:
-    with catalogs(stack.settings, "runner") as on:
-        yield on
-
-
-@pytest.fixture(scope="module")
 def engine(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     spill = str(tmp_path_factory.mktemp("spill"))
     with open_connection(stack.settings, threads=2, spill_directory=spill) as connection:
         connection.execute("set timezone = 'UTC'")
         yield connection
-
-
-@pytest.fixture
-async def branch(lake: Lakehouse) -> str:
-    return await new_branch(lake)
 
 
 @pytest.fixture

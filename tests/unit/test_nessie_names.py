@@ -3,7 +3,7 @@
 import pytest
 
 from shared.errors import Invalid
-from shared.lakehouse.nessie_names import branch_of, check_name, closed_name, merged_name, prefixes
+from shared.lakehouse.nessie.names import branch_of, check_name, closed_name, merged_name, prefixes
 
 
 @pytest.mark.parametrize("branch", ["run-5b1c-1", "drop-x", "x"])

@@ -7,7 +7,7 @@ import pytest
 
 from services.runner import plugins
 from services.runner.config import Strategy
-from services.runner.plugins import BrokenPlugin, Plugins
+from services.runner.plugins import BrokenPlugin, NoPlugins, Plugins
 from tests.plugging import install
 
 MODULE = """
@@ -117,6 +117,11 @@ def test_a_broken_plugin_is_told_by_name_package_and_reason(found: Any, group: s
 
     assert told(of, "odd") == f"plugin 'odd' of {group}, from package odd-plugins 2.1 ({value}), cannot be used: {why}"
     assert of.usable.keys() == plugins.found(group, lambda plugin: plugin).usable.keys() - {"odd"}
+
+
+def test_an_installation_without_any_plugins_is_to_be_made_anew() -> None:
+    with pytest.raises(NoPlugins, match=r"no entry points of rat\.nothing are installed.* rat-platform anew"):
+        plugins.found("rat.nothing", lambda plugin: plugin)
 
 
 def test_no_plugin_takes_a_name_that_is_taken(found: Any) -> None:

@@ -9,7 +9,7 @@ import typer
 from infra.cli.call import Call, command
 from infra.cli.commands.runs import print_quality
 from infra.cli.failure import Failure
-from infra.cli.names import path_of
+from infra.cli.names import path_of, split
 
 _NAME = typer.Argument(metavar="PIPELINE", help="`namespace.layer.name`, or `layer.name` of `default`.")
 
@@ -57,6 +57,20 @@ def test(call: Call, pipeline: Annotated[str, _NAME]) -> None:
         raise Failure(judged["error"], details={"kind": judged["error_kind"]})
     if bad := judged["failed"] + judged["errored"]:
         raise Failure(f"{bad} of {judged['total']} tests did not pass")
+
+
+@command
+def lineage(call: Call, table: Annotated[str, _NAME]) -> None:
+    """Show which columns of tables and landing zones the columns of a pipeline's table come from, one step back."""
+    found = call.api.get("/lineage/columns", table=".".join(split(table)))
+    if call.json:
+        call.print_json(found)
+        return
+    rows = [
+        (line["name"], "\n".join(f"{source['name']}.{source['column']}" for source in line["sources"]) or "-")
+        for line in found["columns"]
+    ]
+    call.print_table(["column", "comes from"], rows)
 
 
 def _show(call: Call, seen: dict[str, Any], *, with_plan: bool) -> None:

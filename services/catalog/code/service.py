@@ -17,6 +17,7 @@ from contracts.files import (
     WriteCodeFile,
 )
 from contracts.landing import ListZones
+from contracts.lineage import FindColumnLineage, ListReads, PipelinesRead, TableLineage
 from contracts.names import Qualified
 from contracts.namespaces import (
     CreateNamespace,
@@ -63,11 +64,12 @@ from contracts.quality import (
     QualityTests,
     RecordedResults,
 )
-from contracts.tables import DocumentTable, FindTableDocs, ListTableDocs, TableDocs, TableSummaries
-from services.catalog.code import domain, drafts, files, history, lifecycle, publishing, quality
+from contracts.tables import DocumentTable, FindTable, FindTableDocs, ListTableDocs, TableDocs, TableSummaries
+from services.catalog.code import domain, drafts, files, history, lifecycle, lineage, publishing, quality
 from services.catalog.code.lifecycle import OnRemoved
 from services.catalog.code.paths import code_path
 from services.catalog.code.store import audit, namespaces, pipelines, tables, versions
+from services.catalog.code.store import lineage as lineage_store
 from services.catalog.pages import cursor_after, fitting
 from shared.bus import Bus
 from shared.database import Connection
@@ -209,6 +211,19 @@ class Code:
         """List how a test judged the runs of its pipeline."""
         return await quality.list_results(self.db, query)
 
+    # Lineage
+
+    async def list_reads(self, query: ListReads) -> PipelinesRead:
+        """List pipelines with what they read."""
+        total = await lineage_store.count(self.db, query.namespace)
+        found = await lineage_store.page(self.db, query.namespace, limit=query.limit, start=query.start)
+        page = fitting(found)
+        return PipelinesRead(pipelines=page, total=total, next_cursor=cursor_after(query, page, total))
+
+    async def find_column_lineage(self, query: FindColumnLineage) -> TableLineage:
+        """Say what the columns of a table come from."""
+        return await lineage.column_lineage(self.db, self.bus, query)
+
     # Files
 
     async def list_code_files(self, query: ListCodeFiles) -> CodeFiles:
@@ -282,6 +297,8 @@ def wire(bus: Bus, code: Code) -> None:
     bus.answer(ListQualityTests, code.list_quality_tests)
     bus.answer(CreateQualityTest, code.create_quality_test)
     bus.answer(DeleteQualityTest, code.delete_quality_test)
+    bus.answer(ListReads, code.list_reads)
+    bus.answer(FindColumnLineage, code.find_column_lineage)
     bus.answer(ListCodeFiles, code.list_code_files)
     bus.answer(ReadCodeFile, code.read_code_file)
     bus.answer(WriteCodeFile, code.write_code_file)
@@ -290,7 +307,7 @@ def wire(bus: Bus, code: Code) -> None:
     bus.answer(FindTableDocs, code.find_table_docs)
     bus.answer(ListTableDocs, code.list_table_docs)
     bus.answer(ListAudit, code.list_audit)
-    bus.asks(ValidatePipeline, ListZones)
+    bus.asks(ValidatePipeline, ListZones, FindTable)
     bus.say(PipelinePublished, PipelineEdited, PipelineRemoved, NamespaceRemoved)
 
 

@@ -32,6 +32,7 @@ from pyiceberg.types import (
 
 from services.runner.config import SchemaChange
 from services.runner.engine.statement import identifier
+from shared.lakehouse.shape import is_readable_as
 
 _PRIMITIVES: Final[dict[str, tuple[PrimitiveType, str]]] = {
     "boolean": (BooleanType(), "BOOLEAN"),
@@ -223,9 +224,7 @@ def _widened(present: IcebergType, column: Column) -> IcebergType:
 def _wider(present: IcebergType, wanted: IcebergType) -> IcebergType | None:
     """The type that keeps values of both, if there is one that Iceberg lets the present one become."""
     match present, wanted:
-        case (IntegerType(), LongType()) | (FloatType(), DoubleType()):
-            return wanted
-        case (LongType(), IntegerType()) | (DoubleType(), FloatType() | IntegerType()):
+        case DoubleType(), IntegerType():
             return present
         case DecimalType(), IntegerType() | LongType():
             digits = 10 if isinstance(wanted, IntegerType) else 19
@@ -240,7 +239,9 @@ def _wider(present: IcebergType, wanted: IcebergType) -> IcebergType | None:
             return key and value and MapType(present.key_id, key, present.value_id, value, present.value_required)
         case StructType(), StructType():
             return _wider_struct(present, wanted)
-    return present if present == wanted else None
+    if is_readable_as(present, wanted):
+        return wanted
+    return present if is_readable_as(wanted, present) else None
 
 
 def _wider_struct(present: StructType, wanted: StructType) -> StructType | None:

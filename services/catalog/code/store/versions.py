@@ -57,8 +57,8 @@ async def add(
         """
         insert into pipeline_versions
           (pipeline_id, version_number, message, published_versions, reads_tables, reads_zones, archives_files,
-           created_at)
-        select $1, coalesce(max(version_number), 0) + 1, $2, $3, $4, $5, $6, $7
+           query_sql, created_at)
+        select $1, coalesce(max(version_number), 0) + 1, $2, $3, $4, $5, $6, $7, $8
         from pipeline_versions
         where pipeline_id = $1
         returning version_number
@@ -69,6 +69,7 @@ async def add(
         validation.reads_tables,
         [zone.model_dump(mode="json") for zone in validation.reads_zones],
         validation.archives_files,
+        validation.query_sql,
         now,
     )
     return number
@@ -82,9 +83,9 @@ async def add_again(
         """
         insert into pipeline_versions
           (pipeline_id, version_number, message, published_versions, reads_tables, reads_zones, archives_files,
-           created_at)
+           query_sql, created_at)
         select $1, (select max(version_number) + 1 from pipeline_versions where pipeline_id = $1), $3,
-          published_versions, reads_tables, reads_zones, archives_files, $4
+          published_versions, reads_tables, reads_zones, archives_files, query_sql, $4
         from pipeline_versions
         where pipeline_id = $1 and version_number = $2
         returning version_number as number, published_versions as pins, reads_tables, reads_zones, archives_files

@@ -1,7 +1,8 @@
 """Nessie's REST API, version 2: requests with a role's token, all pages of a list, and what its refusals mean."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote
 
@@ -78,6 +79,21 @@ class NessieApi:
             raise Unavailable(f"Nessie failed ({method} {path}): {status} {answer.get('message', text[:200])}")
         raise Refused(status, answer)
 
+    async def commit(
+        self,
+        branch: str,
+        at: str,
+        message: str,
+        operations: Sequence[Json],
+        *,
+        properties: Mapping[str, str] | None = None,
+        token: str | None = None,
+    ) -> None:
+        """Commit operations to a branch that is at this commit, or has not changed their keys since."""
+        meta = {"message": message, "properties": dict(properties or {})}
+        body = {"commitMeta": meta, "operations": list(operations)}
+        await self.ask("POST", f"/trees/{segment(branch, at=at)}/history/commit", token=token, body=body, query={})
+
 
 def session(token: str, *, ca_file: str | None = None) -> aiohttp.ClientSession:
     """What the connections of one role are made with; over TLS, those of this file are trusted, or the system's."""
@@ -98,6 +114,11 @@ def literal(text: str) -> str:
     if not text.isprintable() or "'" in text or "\\" in text:
         raise Invalid(f"{text!r} cannot be looked for")
     return f"'{text}'"
+
+
+def time_of(commit: Json) -> datetime:
+    """When a commit was made, by what is said of it."""
+    return datetime.fromisoformat(commit["commitTime"])
 
 
 def _parsed(text: str) -> Json:

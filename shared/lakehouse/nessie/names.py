@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from shared.errors import Invalid
+from shared.lakehouse.refusals import refuse_name_of_snapshot
 
 WAREHOUSE: Final = "rat"
 """What Nessie calls the bucket, in its settings and in the address of a catalog."""
@@ -53,8 +54,7 @@ def is_hash(text: str) -> bool:
 
 def check_name(branch: str) -> None:
     """Refuse what cannot be the name of a branch."""
-    if re.fullmatch(r"[0-9a-fA-F]*", branch):
-        raise Invalid(f"{branch!r} cannot be the name of a branch: it looks like a snapshot")
+    refuse_name_of_snapshot(branch)
     if branch_of(branch)[1] or not is_name(branch):
         raise Invalid(
             f"{branch!r} cannot be the name of a branch: a letter, then letters, digits, '.', '_' or '-',"

@@ -1,10 +1,5 @@
-"""The lakehouse of the embedded stack: branches, pointers and the log of merges in PostgreSQL.
+"""The port of the lakehouse, over PostgreSQL."""
 
-It is all in the schema `lakehouse`, which the runner owns. A table on a branch is the branch's own pointer, else
-main's as of the entry that the branch was made from.
-"""
-
-import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
@@ -14,22 +9,28 @@ from uuid import UUID
 import asyncpg
 
 from contracts.names import Qualified
-from shared.database import Connection, database, transaction
-from shared.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound, Unavailable
+from shared.database import database, transaction
+from shared.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
+from shared.lakehouse.embedded.merging import merge_branch, merge_of, relation_of
 from shared.lakehouse.port import (
     BEGINNING,
     MAIN,
     Branch,
-    BranchClosed,
-    MergeConflict,
+    Lakehouse,
     Merged,
     MetadataFile,
     Relation,
-    RelationKind,
     TableChange,
     ViewFile,
     kind_of,
-    tables_among,
+)
+from shared.lakehouse.refusals import (
+    branch_closed,
+    branch_exists,
+    no_branch,
+    refuse_commit_to_main,
+    refuse_main,
+    refuse_name_of_snapshot,
 )
 from shared.settings import Settings
 
@@ -49,11 +50,8 @@ async def embedded_lakehouse(
         yield EmbeddedLakehouse(pool)
 
 
-class EmbeddedLakehouse:
-    """Implements `shared.lakehouse.port.Lakehouse`.
-
-    Locks are always taken in one order: main's row, then the branch's.
-    """
+class EmbeddedLakehouse(Lakehouse):
+    """Says what the rows say, in the words of the port."""
 
     merges_settle_within = timedelta(0)
     """A branch is closed under the lock that its merge holds."""
@@ -86,8 +84,7 @@ class EmbeddedLakehouse:
 
     async def create_branch(self, name: str) -> str:
         """Make a branch from main and give the snapshot that it starts from."""
-        if not name or re.fullmatch(r"[0-9a-fA-F]*", name):
-            raise Invalid(f"{name!r} cannot be the name of a branch: it looks like a snapshot")
+        refuse_name_of_snapshot(name)
         with _translated():
             base = await self._pool.fetchval(
                 """
@@ -100,13 +97,13 @@ class EmbeddedLakehouse:
             )
         if base is None:
             if name != MAIN and await self.is_closed(name):
-                raise BranchClosed(f"branch {name!r} is closed")
-            raise AlreadyExists(f"there is a branch {name!r} already")
+                raise branch_closed(name)
+            raise branch_exists(name)
         return str(base)
 
     async def close_branch(self, name: str) -> None:
         """See to it that a branch of this name is not committed to or merged any more; it stays readable."""
-        _refuse_main(name)
+        refuse_main(name)
         with _translated():
             await self._pool.execute(
                 """
@@ -119,7 +116,7 @@ class EmbeddedLakehouse:
 
     async def delete_branch(self, name: str) -> None:
         """Forget a branch, whatever its state; missing is fine."""
-        _refuse_main(name)
+        refuse_main(name)
         with _translated():
             await self._pool.execute("delete from branches where name = $1", name)
 
@@ -144,7 +141,7 @@ class EmbeddedLakehouse:
                 "select closed_at is not null from branches where name = $1", name
             )
         if is_closed is None:
-            raise _no_branch(name)
+            raise no_branch(name)
         return is_closed
 
     async def sweep_branches(self, closed_for: timedelta) -> list[str]:
@@ -155,19 +152,11 @@ class EmbeddedLakehouse:
             )
         return sorted(record["name"] for record in records)
 
-    async def drop_table(self, branch: str, table: Qualified) -> None:
-        """Take a table or a view off a branch, and with the merge off main; its files stay."""
-        found = await self.relation(table, branch)
-        if found is None:
-            raise NotFound(f"no table {str(table)!r} on {branch!r}")
-        await self.commit(branch, table, found.location, None)
-
     async def commit(
         self, branch: str, table: Qualified, expected: str | None, new: MetadataFile | ViewFile | None
     ) -> None:
         """Move the pointer of a table or view on a branch from one metadata file to the next."""
-        if branch == MAIN:
-            raise Forbidden(f"{str(table)!r} on main changes by merges only")
+        refuse_commit_to_main(branch, table)
         with _translated():
             record = await self._pool.fetchrow(
                 """
@@ -206,9 +195,9 @@ class EmbeddedLakehouse:
                 kind_of(new),
             )
         if record is None:
-            raise _no_branch(branch)
+            raise no_branch(branch)
         if record["is_closed"]:
-            raise BranchClosed(f"branch {branch!r} is closed")
+            raise branch_closed(branch)
         if not record["is_moved"]:
             raise Conflict(
                 f"{str(table)!r} on {branch!r} is not at {expected} any more: it was at {record['location']}"
@@ -218,25 +207,16 @@ class EmbeddedLakehouse:
         self, branch: str, run_id: UUID | None, attempt: int | None, since: str = BEGINNING
     ) -> Merged | None:
         """Put all tables that a branch changed on main at once, or none, and close the branch."""
-        _refuse_main(branch)
+        refuse_main(branch)
         with _translated():
             async with transaction(self._pool) as connection:
-                await connection.execute("select from branches where name = 'main' for update")
-                if run_id is not None and (earlier := await _merge_of(connection, run_id, since=_seq(since))):
-                    return earlier
-                base_seq = await _lock_open_branch(connection, branch)
-                changed, moved = await _changes(connection, branch, base_seq)
-                if moved:
-                    raise MergeConflict(branch, moved)
-                if not changed:
-                    return None
-                return await _move_main(connection, branch, changed, run_id, attempt)
+                return await merge_branch(connection, branch, run_id, attempt, since=_seq(since))
 
     async def find_merge(self, run_id: UUID, since: str) -> Merged | None:
         """Look for the merge of a run in the log after a snapshot."""
         with _translated():
             async with self._pool.acquire() as connection:
-                return await _merge_of(connection, run_id, since=_seq(since))
+                return await merge_of(connection, run_id, since=_seq(since))
 
     async def history(self, table: Qualified, limit: int, before: str | None = None) -> list[TableChange]:
         """List the changes of a table on main, newest first, from before a snapshot if one is given."""
@@ -269,14 +249,6 @@ class EmbeddedLakehouse:
         """Say what a name stands for at a reference; None where it stands for nothing."""
         return (await self._pointers(at, name)).get(name)
 
-    async def tables(self, at: str = MAIN) -> dict[Qualified, str]:
-        """Say which tables there are at a reference, without views, and where the metadata of each is."""
-        return tables_among(await self._pointers(at, None))
-
-    async def location(self, table: Qualified, at: str = MAIN) -> str | None:
-        """Say where a table's metadata is at a reference; None where there is no such table, or a view is."""
-        return tables_among(await self._pointers(at, table)).get(table)
-
     async def live_metadata(self) -> set[Relation]:
         """List all tables and views that are on main now, or on any branch, open or closed."""
         with _translated():
@@ -294,7 +266,7 @@ class EmbeddedLakehouse:
                 where newest.location is not null
                 """
             )
-        return {_relation(record) for record in records}
+        return {relation_of(record) for record in records}
 
     async def past_metadata(self, since: datetime | None) -> set[Relation]:
         """List all tables and views of all entries of the log, back to a time if one is given."""
@@ -322,7 +294,7 @@ class EmbeddedLakehouse:
                 """,
                 since,
             )
-        return {_relation(record) for record in records}
+        return {relation_of(record) for record in records}
 
     async def _pointers(self, at: str, table: Qualified | None) -> dict[Qualified, Relation]:
         snapshot = _seq(at) if at.isdecimal() else None
@@ -351,116 +323,10 @@ class EmbeddedLakehouse:
         if not records:
             raise NotFound(f"no branch or snapshot {at!r}" if snapshot is None else f"no snapshot {at!r}")
         return {
-            Qualified.parse(record["table_name"]): _relation(record)
+            Qualified.parse(record["table_name"]): relation_of(record)
             for record in records
             if record["location"] is not None
         }
-
-
-def _relation(record: asyncpg.Record) -> Relation:
-    return Relation(RelationKind(record["kind"]), record["location"])
-
-
-async def _lock_open_branch(connection: Connection, name: str) -> int:
-    branch = await connection.fetchrow("select base_seq, closed_at from branches where name = $1 for update", name)
-    if branch is None:
-        raise _no_branch(name)
-    if branch["closed_at"] is not None:
-        raise BranchClosed(f"branch {name!r} is closed")
-    base_seq: int = branch["base_seq"]
-    return base_seq
-
-
-async def _changes(
-    connection: Connection, branch: str, base_seq: int
-) -> tuple[dict[Qualified, Relation | None], tuple[Qualified, ...]]:
-    """Say what a branch changed, and which of that has changed on main meanwhile."""
-    records = await connection.fetch(
-        """
-        select
-          table_name,
-          location,
-          kind,
-          exists (
-            select from pointers as main
-            where main.branch = 'main' and main.table_name = own.table_name and main.seq > $2
-          ) as has_moved
-        from pointers as own
-        where branch = $1
-          -- A table that was made and dropped on the branch is no change.
-          and (
-            location is not null
-            or exists (
-              select from pointers as main
-              where main.branch = 'main' and main.table_name = own.table_name and main.seq <= $2
-            )
-          )
-        order by table_name
-        """,
-        branch,
-        base_seq,
-    )
-    changed = {
-        Qualified.parse(record["table_name"]): _relation(record) if record["location"] is not None else None
-        for record in records
-    }
-    moved = tuple(Qualified.parse(record["table_name"]) for record in records if record["has_moved"])
-    return changed, moved
-
-
-async def _move_main(
-    connection: Connection,
-    branch: str,
-    changed: dict[Qualified, Relation | None],
-    run_id: UUID | None,
-    attempt: int | None,
-) -> Merged:
-    entry = await connection.fetchrow(
-        """
-        with head as (
-          update branches set base_seq = base_seq + 1 where name = 'main' returning base_seq
-        )
-        insert into merges (seq, run_id, attempt, at)
-        select base_seq, $1, $2, clock_timestamp() from head
-        returning seq, at
-        """,
-        run_id,
-        attempt,
-    )
-    assert entry is not None
-    locations = {name: found.location if found is not None else None for name, found in changed.items()}
-    await connection.execute(
-        """
-        insert into pointers (branch, table_name, seq, location, kind)
-        select 'main', table_name, $1, location, kind
-        from unnest($2::text[], $3::text[], $4::text[]) as t (table_name, location, kind)
-        """,
-        entry["seq"],
-        [str(name) for name in changed],
-        list(locations.values()),
-        [found.kind if found is not None else RelationKind.TABLE for found in changed.values()],
-    )
-    await connection.execute("update branches set closed_at = now() where name = $1", branch)
-    return Merged(str(entry["seq"]), entry["at"], run_id, attempt, locations)
-
-
-async def _merge_of(connection: Connection, run_id: UUID, *, since: int) -> Merged | None:
-    records = await connection.fetch(
-        """
-        select merges.seq, merges.at, merges.attempt, pointers.table_name, pointers.location
-        from merges
-        join pointers on pointers.branch = 'main' and pointers.seq = merges.seq
-        where merges.run_id = $1 and merges.seq > $2
-        order by pointers.table_name
-        """,
-        run_id,
-        since,
-    )
-    if not records:
-        return None
-    first = records[0]
-    tables = {Qualified.parse(record["table_name"]): record["location"] for record in records}
-    return Merged(str(first["seq"]), first["at"], run_id, first["attempt"], tables)
 
 
 def _seq(snapshot: str) -> int:
@@ -469,15 +335,6 @@ def _seq(snapshot: str) -> int:
     if int(snapshot) > _MAX_SEQ:
         raise NotFound(f"no snapshot {snapshot!r}")
     return int(snapshot)
-
-
-def _refuse_main(name: str) -> None:
-    if name == MAIN:
-        raise Invalid("main can be neither closed, deleted nor merged")
-
-
-def _no_branch(name: str) -> NotFound:
-    return NotFound(f"no branch {name!r}")
 
 
 @contextmanager
