@@ -373,3 +373,24 @@ def delete_as_another_engine(table: WrittenTable, condition: str) -> None:
         f"select file, file_row_number from {rows} where {condition}"
     ).fetchall():
         delete_rows(table.catalog, table.table, file, place)
+
+
+@pytest.mark.parametrize("strategy", ["incremental", "delete_insert", "scd2"])
+def test_a_file_of_another_engine_without_field_ids_is_never_read_as_nulls(table: WrittenTable, strategy: str) -> None:
+    table.write("select 1::bigint as id, 'a' as x", strategy, unique_key=("id",))
+    columns = "i::bigint as id, 'b' as x"
+    if strategy == "scd2":
+        columns += ", now() as valid_from, null::timestamptz as valid_to, true as is_current"
+    place = f"{table.table.location()}/data/added.parquet"
+    table.connection.execute(f"copy (select {columns} from range(2, 5) r(i)) to '{place}' (format parquet)")
+    table.table.add_files([place])
+
+    with pytest.raises(WorkFailed, match="no field ids") as failed:
+        table.write("select 3::bigint as id, 'c' as x", strategy, unique_key=("id",))
+
+    assert failed.value.kind is FailureKind.SCHEMA
+    assert str(table.name) in str(failed.value)
+    assert place in str(failed.value)
+    assert table.query("select id from t order by id") == [(1,), (2,), (3,), (4,)]
+    table.write("select 3::bigint as id, 'c' as x")
+    assert table.write("select 3::bigint as id, 'd' as x", "incremental", unique_key=("id",)).rows == 1

@@ -28,7 +28,7 @@ from contracts.names import Qualified
 from infra.stacks.stack import Stack
 from services.runner.config import PartitionField as By
 from services.runner.config import Strategy
-from services.runner.engine.parquet import Copy
+from services.runner.engine.parquet import LARGEST_FILE, Copy
 from services.runner.engine.partitions import column
 from services.runner.engine.schema import columns_of, duckdb_type, field_of, schema_of
 from services.runner.engine.session import open_connection
@@ -85,7 +85,7 @@ class Writing:
         schema = schema_of(columns_of(self.engine, f"({sql})"))
         return target.begin(target.load(Strategy.APPEND_ONLY), schema, partitions)
 
-    def files(self, commit: Commit, sql: str) -> list[DataFile]:
+    def files(self, commit: Commit, sql: str, file_bytes: int = LARGEST_FILE) -> list[DataFile]:
         """Write the rows of a query; columns that it does not give are null."""
         values = dict.fromkeys(commit.schema.field_ids, "null")
         for given in columns_of(self.engine, f"({sql})"):
@@ -96,7 +96,7 @@ class Writing:
             f"{values[field.field_id]}::{duckdb_type(field.field_type)} as {column(field.field_id)}"
             for field in commit.schema.fields
         )
-        return Copy(commit, self.engine).run(f"select {columns} from ({sql})")
+        return Copy(commit, self.engine, file_bytes=file_bytes).run(f"select {columns} from ({sql})")
 
     @property
     def table(self) -> Table:
@@ -333,6 +333,22 @@ def test_a_partitioned_table_is_read_the_same_by_all(
     else:
         writing.table.append(writing.table.scan().to_arrow())
         readers.all_read(writing.table.metadata_location, expected * 4)
+
+
+def test_a_large_partition_has_several_files(writing: Writing, readers: Readers) -> None:
+    sql = "select i as id, i % 10 // 9 as part, hash(i) >> 1 as x from range(600000) t(i)"
+    commit = writing.begin(sql, By("part", "identity"))
+
+    added = writing.files(commit, sql, file_bytes=2_000_000)
+    location = commit.finish(added).location
+
+    large = [file.file_size_in_bytes for file in added if file.partition[0] == 0]
+    assert len(large) > 1
+    assert max(large) < sum(large) * 0.8
+    assert len(added) == len(large) + 1
+    read = readers.duckdb(location)
+    assert len(read) == 600_000
+    assert {(number, part) for number, part, _ in read} == {(i, i % 10 // 9) for i in range(600_000)}
 
 
 def test_files_of_other_partitions_are_left_out(writing: Writing) -> None:

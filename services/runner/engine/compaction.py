@@ -15,6 +15,7 @@ from contracts.names import Qualified
 from services.runner.engine.batch import engine_errors
 from services.runner.engine.parquet import Copy, rows_of
 from services.runner.engine.partitions import column
+from services.runner.engine.touched import must_have_ids
 from shared.errors import Conflict
 from shared.lakehouse.branch_catalog import BranchCatalog
 from shared.lakehouse.commit import rewrite
@@ -63,7 +64,8 @@ def rewrite_small_files(
 ) -> Rewritten | None:
     """Write the small files of a table anew, as few; nothing is committed. None where there are not enough of them.
 
-    `Conflict` where another engine has deleted rows in files of the table.
+    `Conflict` where another engine has deleted rows in files of the table, `WorkFailed` where it has added files whose
+    columns have no ids.
     """
     try:
         table = catalog.load_table(tuple(name))
@@ -77,6 +79,7 @@ def rewrite_small_files(
     columns = ", ".join(column(number) for number in ids)
     rows = rows_of([file.location for file in removed], commit.schema, ids)
     with engine_errors():
+        must_have_ids(connection, commit, removed)
         added = Copy(commit, connection, file_bytes=_FILE_BYTES).run(f"select {columns} from {rows}")
     if sum(file.record_count for file in added) != sum(file.rows for file in removed):
         raise Conflict(f"table {str(name)!r} has other rows when it is read than its files say")

@@ -70,29 +70,50 @@ class Copy:
             f"{expression} as {identifier(mark)}"
             for expression, mark in zip(self._partitioning.expressions(), self._marks, strict=True)
         ]
-        ids = ", ".join(f"{identifier(field.name)}: {field_ids(field)}" for field in fields)
         rows = _rows_of_group(connection, row_bytes or sum(map(_width, fields)))
-        split = f"file_size_bytes {file_bytes}" + (
+        self._file_bytes = file_bytes
+        self._rotated = f"row_group_size {rows}, file_size_bytes {file_bytes}" + (
             f", row_groups_per_file {-(-file_rows // rows)}" if file_rows else ""
         )
-        if self._marks:
-            split = f"partition_by ({', '.join(identifier(mark) for mark in self._marks)}), hive_file_pattern false"
+        by = f"partition_by ({', '.join(identifier(mark) for mark in self._marks)}), hive_file_pattern false"
         self.before = f"copy (select {', '.join(columns + marks)} from ("
-        self.after = (
-            f")) to '{commit.location}/data/{uuid4()}' (format parquet, compression zstd, field_ids {{{ids}}},"
-            f" return_stats, row_group_size {rows}, {split}, filename_pattern '{{uuid}}', append)"
-        )
+        self.after = self._after(f"row_group_size {rows}, {by}" if self._marks else self._rotated)
+        self._before_split = f"copy (select {', '.join(columns)} from ("
 
     def run(self, query: str) -> list[DataFile]:
         """Write the rows of a query that gives all columns of the table by their ids."""
         self._partitioning.prepare(self._connection)
-        written = self._connection.execute(f"{self.before}{query}{self.after}").fetchall()
+        return [
+            self._data_file(part, partition)
+            for file, partition in self._written(f"{self.before}{query}{self.after}")
+            for part in self._parts(file)
+        ]
+
+    def _after(self, how: str) -> str:
+        """What stands behind the query."""
+        ids = ", ".join(f"{identifier(field.name)}: {field_ids(field)}" for field in self._commit.schema.fields)
+        return (
+            f")) to '{self._commit.location}/data/{uuid4()}' (format parquet, compression zstd, field_ids {{{ids}}},"
+            f" return_stats, {how}, filename_pattern '{{uuid}}', append)"
+        )
+
+    def _written(self, statement: str) -> list[tuple[ParquetFile, dict[str, str] | None]]:
+        written = self._connection.execute(statement).fetchall()
         # A result without rows still makes a file.
         return [
-            self._data_file(ParquetFile(location, rows, size, statistics), partition)
+            (ParquetFile(location, rows, size, statistics), partition)
             for location, rows, size, _, statistics, partition in written
             if rows
         ]
+
+    def _parts(self, file: ParquetFile) -> list[ParquetFile]:
+        """The files that a file of a partition becomes: DuckDB makes them as large as partitions are."""
+        if not self._marks or file.bytes <= self._file_bytes:
+            return [file]
+        schema = self._commit.schema
+        rows = rows_of([file.location], schema, [field.field_id for field in schema.fields])
+        parts = self._written(f"{self._before_split}from {rows}{self._after(self._rotated)}")
+        return [part for part, _ in parts]
 
     def _data_file(self, file: ParquetFile, partition: dict[str, str] | None) -> DataFile:
         texts = [(partition or {})[mark] for mark in self._marks]

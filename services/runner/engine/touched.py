@@ -26,15 +26,19 @@ from pyiceberg.types import (
 )
 
 from services.runner.domain import FailureKind
+from services.runner.engine.binding import escaped
 from services.runner.engine.parquet import FILE, rows_of
 from services.runner.engine.partitions import Partitioning, column
 from services.runner.engine.schema import duckdb_type
+from services.runner.engine.statement import string
 from services.runner.problems import WorkFailed
 from shared.errors import Conflict
 from shared.lakehouse.commit import Commit
 from shared.lakehouse.manifests import PresentFile
 
 _FLOATS: Final = (FloatType, DoubleType)
+_NAMES_OF_IDS: Final = "schema.name-mapping.default"
+"""The property of a table that may have files without field ids (Iceberg's spec, Name Mapping Serialization)."""
 _FEW_FILES: Final = 3
 """So many are read sooner than it is found out which of them lie between two keys that are there."""
 _MOST_PARTITIONS: Final = 10_000
@@ -67,6 +71,22 @@ def live_files(commit: Commit) -> list[PresentFile]:
         raise WorkFailed(FailureKind.SCHEMA, error.message) from error
 
 
+def must_have_ids(connection: duckdb.DuckDBPyConnection, commit: Commit, files: Sequence[PresentFile]) -> None:
+    """Raise `WorkFailed` where the columns of one of these files have no ids: all its values would be read as null."""
+    if not files or _NAMES_OF_IDS not in commit.metadata.properties:
+        return
+    listed = ", ".join(string(escaped(file.location)) for file in files)
+    found = connection.execute(
+        f"select file_name from parquet_schema([{listed}]) group by file_name having count(field_id) = 0 limit 1"
+    ).fetchone()
+    if found is not None:
+        raise WorkFailed(
+            FailureKind.SCHEMA,
+            f"table {str(commit.name)!r} has a file of another engine whose columns have no field ids, {found[0]}:"
+            " have that engine write it anew, or replace all rows by one run with full_refresh",
+        )
+
+
 def touched_files(
     connection: duckdb.DuckDBPyConnection, commit: Commit, keys: str, ids: Sequence[int]
 ) -> list[Touched]:
@@ -74,6 +94,7 @@ def touched_files(
     files = candidates(connection, commit, live_files(commit), keys, ids)
     if not files:
         return []
+    must_have_ids(connection, commit, files)
     table = rows_of([file.location for file in files], commit.schema, ids)
     counts = dict(
         connection.execute(

@@ -12,7 +12,7 @@ from services.runner.engine.parquet import FILE, ROW
 from services.runner.engine.partitions import column
 from services.runner.engine.schema import Column, field_of
 from services.runner.engine.statement import string
-from services.runner.engine.touched import candidates, live_files, same
+from services.runner.engine.touched import candidates, live_files, must_have_ids, same
 from shared.lakehouse.manifests import PresentFile
 
 IS_CURRENT: Final = "is_current"
@@ -92,7 +92,9 @@ class _History:
 
     @cached_property
     def _files(self) -> list[PresentFile]:
-        return live_files(self.batch.commit)
+        files = live_files(self.batch.commit)
+        must_have_ids(self.batch.connection, self.batch.commit, files)
+        return files
 
     @cached_property
     def _open_files(self) -> list[PresentFile]:
