@@ -43,7 +43,7 @@ async def ids(user: Client, table: str) -> list[int]:
     return [int(row["id"]) for row in rows]
 
 
-async def all_ended(user: Client, pipeline: str, runs: int, within: float = 60) -> list[dict[str, Any]]:
+async def all_ended(user: Client, pipeline: str, runs: int, within: float = 120) -> list[dict[str, Any]]:
     async def ended() -> list[dict[str, Any]] | None:
         found = await user.runs(pipeline)
         return found if len(found) >= runs and all(run["finished_at"] for run in found) else None

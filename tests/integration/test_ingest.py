@@ -370,7 +370,7 @@ async def test_many_files_at_once_land_once_each_with_two_replicas(they: Neighbo
 
     async with serve(stack.settings):
         await put_many(they, zone, (f"f{number:03}.csv" for number in range(300)))
-        await they.holds(zone, 300, within=20)
+        await they.holds(zone, 300, within=90)
 
     await eventually(lambda: len(they.said(FileLanded, zone)) >= 300)
     landed = [content["file_id"] for content in they.said(FileLanded, zone)]

@@ -308,12 +308,12 @@ result = None
     await eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_code_that_never_stops_talking_neither_fills_the_log_nor_holds_up_another_run(
     around: Surroundings,
 ) -> None:
     endless = await around.request("while True:\n    print('x' * 1000)\nresult = None", path="pipeline.py")
-    await eventually(lambda: any("is not kept" in event.line.message for event in endless.log), within=150)
+    await eventually(lambda: any("is not kept" in event.line.message for event in endless.log), within=300)
 
     other = await around.request("select 1 as id")
     ended = await around.finished(other, within=120)
