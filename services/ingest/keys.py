@@ -87,14 +87,17 @@ def seen(
     content_type: str | None = None,
     uploaded_by: str | None = None,
 ) -> Seen:
-    """A version at a place, under the one id that it has however it becomes known."""
+    """A version at a place, under the one id and with the one time that it has however it becomes known.
+
+    A time is of one second: a store tells it so when it is asked for one object, and with more when it tells by itself.
+    """
     return Seen(
         file_id=file_id(bucket, place.key, version_id),
         place=place,
         version_id=version_id,
         etag=etag,
         size_bytes=size_bytes,
-        at=at,
+        at=at.replace(microsecond=0),
         problem=name_problem(place.filename),
         content_type=content_type,
         uploaded_by=uploaded_by,

@@ -262,7 +262,7 @@ def notification(name: str, bucket: str = "rat", **fields: object) -> BucketChan
     described = {"key": "default%2Flanding%2Forders%2Fa+b%2B.csv", **fields}
     record = {
         "eventName": name,
-        "eventTime": "2026-01-01T00:00:00.000Z",
+        "eventTime": "2026-01-01T00:00:00.900Z",
         "s3": {"bucket": {"name": bucket}, "object": described},
     }
     return BucketChanged(event_name=f"s3:{name}", key="rat/…", records=[record])
