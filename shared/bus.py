@@ -51,6 +51,8 @@ LOOK_TIMEOUT_SECONDS: Final = 3.0
 """How long a server may take to show that it is there."""
 CONNECT_SECONDS: Final = 15.0
 """How long one try to connect may take, over all addresses of NATS."""
+PING_SECONDS: Final = 15
+"""How often NATS is asked for a sign of life; a connection on which two are missing is given up and made anew."""
 CONSUMER_SECONDS: Final = 5.0
 """How long a durable consumer is missing at the most that somebody deleted, alone or with its stream."""
 DRAIN_SECONDS: Final = 3
@@ -302,6 +304,8 @@ def connect(settings: Settings, service: str) -> Bus:
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.2,  # type: ignore[arg-type]  # nats-py takes fractions of a second
         connect_timeout=5,
+        ping_interval=PING_SECONDS,
+        max_outstanding_pings=2,
         graceful_timeout=10,
         drain_timeout=DRAIN_SECONDS,
         error_cb=_note_error,

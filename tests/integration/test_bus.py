@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +14,7 @@ from nats.js import JetStreamContext
 
 from contracts.runs import CheckAttempt, FindRunOutcome, RunOutcome, RunQueued, RunRequested
 from infra.stacks.stack import Stack
+from shared import bus as bus_module
 from shared.bus import Bus, connect
 from shared.errors import Conflict, Internal, Invalid, NotFound, Unavailable
 from shared.events import MAX_MESSAGE_BYTES, event_body
@@ -22,6 +24,7 @@ from shared.streams import STREAMS
 from tests.buses import playing, playing_all
 from tests.marks import bus
 from tests.outside import nats_client
+from tests.relaying import relay
 from tests.stacks import StackIn
 from tests.waiting import eventually
 
@@ -362,6 +365,25 @@ async def test_everything_goes_on_when_nats_is_back(nats_only: Stack) -> None:
         await eventually(lambda: {event.trigger for event in heard} == {"before", "after"}, within=20)
 
     assert returns
+
+
+async def test_a_connection_that_has_gone_silent_is_made_anew(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "PING_SECONDS", 0.2)
+    address = urlsplit(settings.nats_urls[0])
+    assert address.hostname is not None
+    assert address.port is not None
+    async with relay(address.hostname, address.port) as (between, port):
+        url = address._replace(netloc=f"127.0.0.1:{port}").geturl()
+        catalog = connect(settings.model_copy(update={"nats_urls": [url]}), "catalog")
+        heard, trigger = hearing(catalog, fine), connect(settings, "trigger")
+        async with catalog.running(), trigger.running():
+            between.silence()
+            await trigger.publish(request("meanwhile"))
+
+            # Python waits for the end of a TLS connection for half a minute.
+            await eventually(lambda: [event.trigger for event in heard] == ["meanwhile"], within=90)
 
 
 async def test_who_leaves_while_nats_is_away_looks_for_it_no_longer(nats_only: Stack) -> None:
