@@ -103,8 +103,7 @@ def bind(
     """Put relations in the place of tables, and files in the place of landing zones.
 
     `relations` are pieces of SQL by table, `zones` contents by placeholder; `csv_call` reads a file that is alone in
-    its zone. `AuthorError` where a table is missing,
-    or an empty zone does not tell its columns.
+    its zone. `AuthorError` where a table is missing, or an empty zone does not tell its columns.
     """
     edits: list[Edit] = []
     for use in statement.tables:
