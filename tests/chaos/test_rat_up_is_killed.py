@@ -14,6 +14,7 @@ import pytest
 from shared.settings import S3Key, Settings
 from tests.client import Client, client
 from tests.dying import drop, everything_arrived_once, impatient, pipeline_over
+from tests.lives import has_ended
 from tests.processes import RAT
 from tests.waiting import eventually
 
@@ -53,7 +54,7 @@ class RatUp:
         family = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         await self.process.wait()
-        await eventually(lambda: not any(one.is_running() for one in family), within=20)
+        await eventually(lambda: all(has_ended(one) for one in family), within=20)
 
     async def stop(self) -> None:
         if self.process is not None and self.process.returncode is None:

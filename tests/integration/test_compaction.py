@@ -18,6 +18,7 @@ from services.runner.engine.compaction import commit_rewritten, rewrite_small_fi
 from services.runner.engine.session import open_connection
 from services.runner.service import serve
 from shared.lakehouse.port import MAIN, Lakehouse, MergeConflict
+from tests.lives import command_of
 from tests.running import Surroundings, surroundings
 from tests.tables import Catalogs, append, merged, new_branch, new_table, read, rows
 from tests.waiting import eventually
@@ -198,7 +199,7 @@ async def test_a_process_that_is_killed_in_the_middle_leaves_the_table_good(
     await eventually(lambda: len([one for one in around.upkeep_claims if one.table == str(table)]) >= 2, within=60)
 
     for process in psutil.Process().children():
-        if "services.runner.process" in process.cmdline():
+        if "services.runner.process" in command_of(process):
             process.kill()
     around.under_way = None
 

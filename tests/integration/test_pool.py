@@ -23,6 +23,7 @@ from services.runner.frames import (
 from services.runner.pool import Pool, Process, ProcessLost, pool
 from shared.errors import Unavailable
 from shared.lakehouse.connect import lakehouse
+from tests.lives import command_of
 from tests.plugging import install
 from tests.waiting import eventually
 
@@ -99,14 +100,7 @@ async def test_a_process_that_dies_while_it_warms_up_is_replaced_for_whoever_wai
 
 
 def _processes() -> set[psutil.Process]:
-    return {child for child in psutil.Process().children() if "services.runner.process" in _command(child)}
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:  # it has just ended
-        return []
+    return {child for child in psutil.Process().children() if "services.runner.process" in command_of(child)}
 
 
 async def test_a_process_that_dies_at_work_is_noticed_at_once_and_one_that_is_left_at_work_is_killed(

@@ -6,7 +6,6 @@ from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import pytest
 
 from contracts.pipelines import ValidatePipeline, Validation
@@ -15,6 +14,7 @@ from infra.stacks.stack import Stack
 from services.runner.service import serve
 from shared.object_store import object_store
 from shared.settings import Settings
+from tests.lives import pid_has_ended
 from tests.running import RunOf, Surroundings, surroundings, table_name
 from tests.waiting import eventually
 
@@ -305,7 +305,7 @@ result = None
 
     assert (ended.status, ended.error_kind) == (RunStatus.FAILED, ErrorKind.TIMEOUT)
     [child] = [int(message.split()[1]) for _, message in await log_of(around, one) if message.startswith("child")]
-    await eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie")
+    await eventually(lambda: pid_has_ended(child))
 
 
 @pytest.mark.timeout(600)

@@ -9,6 +9,7 @@ from contracts.tables import RunSql
 from infra.stacks.stack import Stack
 from shared.lakehouse.connect import lakehouse
 from tests.buses import playing
+from tests.lives import command_of, has_ended
 from tests.processes import ServiceProcess, separate
 from tests.waiting import eventually
 
@@ -30,9 +31,9 @@ async def test_no_worker_outlives_its_service(stack: Stack, tmp_path: Path) -> N
 
         await service.kill()
 
-        await eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+        await eventually(lambda: has_ended(worker))
         asking_in_vain.cancel()
 
 
 def workers_of(service: ServiceProcess) -> list[psutil.Process]:
-    return [child for child in service.children() if "services.query.worker" in child.cmdline()]
+    return [child for child in service.children() if "services.query.worker" in command_of(child)]

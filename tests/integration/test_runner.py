@@ -17,6 +17,7 @@ from infra.stacks.stack import Stack
 from services.catalog.runs import domain
 from services.runner.service import serve
 from shared.settings import Settings
+from tests.lives import command_of
 from tests.running import RunOf, Surroundings, surroundings, table_name
 from tests.waiting import eventually
 
@@ -588,4 +589,4 @@ def _phases(run: RunOf) -> list[str]:
 def _processes() -> list[psutil.Process]:
     """The processes of the pool: this one is the runner."""
     children = psutil.Process().children()
-    return [child for child in children if "services.runner.process" in child.cmdline()]
+    return [child for child in children if "services.runner.process" in command_of(child)]

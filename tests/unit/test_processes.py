@@ -2,10 +2,10 @@ import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
 
-import psutil
 import pytest
 
 from shared.processes import kill
+from tests.lives import pid_has_ended
 from tests.waiting import eventually
 
 FLOOD = "import sys\nwhile True: sys.stdout.write('x' * 65536)"
@@ -51,8 +51,4 @@ async def test_what_a_process_started_ends_with_it_and_holds_nobody_up():
     await kill(process)
     await kill(process)
 
-    await eventually(lambda: is_gone(child))
-
-
-def is_gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    await eventually(lambda: pid_has_ended(child))
