@@ -122,5 +122,22 @@ async def test_the_relay_goes_on_after_postgres_was_killed(two_servers: Stack) -
         assert await listening.heard(7)
 
 
+async def test_the_relay_goes_on_after_a_fault_of_ours(two_servers: Stack) -> None:
+    listening = await ear(two_servers.settings)
+
+    async with relaying(two_servers.settings) as (db, _):
+        await db.execute("insert into outbox (subject, stored, headers, body) values ('run.started', true, $1, '')", [])
+        await say(db, 8)
+        await eventually(lambda: _was_tried(db))
+        await db.execute("delete from outbox where body = ''")
+
+        assert await listening.heard(8)
+
+
+async def _was_tried(db: asyncpg.Pool) -> bool:
+    """Whether somebody has begun to publish what cannot be, and went back."""
+    return bool(await db.fetchval("select xmax::text <> '0' from outbox where body = ''"))
+
+
 async def _is_empty(db: asyncpg.Pool) -> bool:
     return bool(await db.fetchval("select count(*) = 0 from outbox"))
