@@ -1,7 +1,7 @@
 """The data path: rows to an Iceberg table beside DuckDB's own COPY to the same bucket.
 
-`python -m bench.data_path [ROWS] [STACK]` measures so many rows of five columns (100 million take minutes), and as many
-values in 500 columns and in nested ones.
+`python -m bench.data_path [ROWS] [STACK] [--write]` measures so many rows of five columns (100 million take minutes),
+and as many values in 500 columns and in nested ones.
 """
 
 import asyncio
@@ -17,9 +17,10 @@ from uuid import uuid4
 
 import psutil
 
-from bench.figures import table
+from bench.figures import show, table
 from bench.floor import scale_sql
 from bench.platform import Platform, platform
+from infra.stacks.table import STACKS
 from shared.duckdb_engine import connect
 from shared.settings import Settings
 
@@ -147,7 +148,7 @@ def _copy(environment: dict[str, str], sql: str, answer: Connection) -> None:
 async def main() -> None:
     """Measure and print."""
     numbers = [argument for argument in sys.argv[1:] if argument.isdigit()]
-    stacks = [argument for argument in sys.argv[1:] if not argument.isdigit()] or ["embedded"]
+    stacks = [argument for argument in sys.argv[1:] if argument in STACKS] or ["embedded"]
     rows = int(numbers[0]) if numbers else ROWS
     for stack in stacks:
         async with platform(stack, workers=1) as one:
@@ -157,7 +158,8 @@ async def main() -> None:
                     found.append([shape.name, *row])
                     print(" | ".join(found[-1]), flush=True)
         header = ["what", "how", "seconds", "peak memory, MB", "ratio"]
-        print(f"\n### Data path beside COPY, {stack}\n\n{table(header, found)}")
+        figures = f"### Data path beside COPY, {stack}\n\n{table(header, found)}"
+        show(f"python -m bench.data_path {rows} {stack}", figures)
 
 
 if __name__ == "__main__":
