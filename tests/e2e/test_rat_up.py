@@ -99,6 +99,7 @@ async def test_a_platform_is_started_used_stopped_and_found_again(kind: str, tmp
         query_in_all_formats(terminal)
         look_without_a_run(terminal, tmp_path)
         go_back(terminal)
+        await let_it_run_by_itself(terminal, tmp_path / "orders.csv")
         await replay_what_could_not_be_handled(terminal, connection["nats"])
 
         up.send_signal(signal.SIGTERM)
@@ -110,7 +111,7 @@ async def test_a_platform_is_started_used_stopped_and_found_again(kind: str, tmp
         await ready(terminal, up, log)
 
         assert terminal.json("query", "select count(*) as orders from bronze.orders")["rows"] == [{"orders": 3}]
-        assert terminal.json("runs", "--status", "success")["total"] == 2
+        assert terminal.json("runs", "--status", "success")["total"] == 4
 
         up.send_signal(signal.SIGINT)
         assert up.wait(timeout=30) == 0
@@ -232,6 +233,35 @@ def go_back(terminal: Terminal) -> None:
     assert terminal.json("diff", "bronze.orders", "1", "3")["files"] == []
     assert "version 4 has the files of version 2" in terminal.rat("rollback", "bronze.orders", "2").stdout
     assert "has no version 9" in terminal.rat("rollback", "bronze.orders", "9", code=4).stderr
+
+
+async def let_it_run_by_itself(terminal: Terminal, orders: Path) -> None:
+    assert "no trigger" in terminal.rat("trigger", "list", "bronze.orders").stdout
+    added = terminal.rat("trigger", "add", "bronze.orders", "--zone", "orders", "--cooldown", "1").stdout
+    assert "default.bronze.orders wakes on files in default/orders" in added
+    assert "is no pipeline" in terminal.rat("trigger", "add", "bronze.orders", "--after", "gold.no", code=4).stderr
+    [trigger] = terminal.json("trigger", "list", "bronze.orders")["triggers"]
+    assert (trigger["type"], trigger["cooldown_seconds"]) == ("landing_zone_upload", 1)
+
+    terminal.rat("upload", "orders", str(orders))
+
+    [fired] = await eventually(
+        lambda: terminal.json("trigger", "decisions", "bronze.orders", trigger["id"])["decisions"]
+    )
+    assert fired["run_id"] in terminal.rat("trigger", "decisions", "bronze.orders", trigger["id"]).stdout
+    await eventually(lambda: terminal.json("runs", fired["run_id"])["status"] == "success", within=60)
+    terminal.rat("retry", fired["run_id"], "--follow")
+    assert "success" in terminal.rat("cancel", fired["run_id"], code=1).stderr
+    terminal.rat("trigger", "remove", "bronze.orders", trigger["id"])
+    assert terminal.json("trigger", "list", "bronze.orders")["triggers"] == []
+
+    assert "runs next at" in terminal.rat("schedule", "add", "bronze.orders", "0 6 1 1 *").stdout
+    assert "default.bronze.orders" in terminal.rat("schedule", "list").stdout
+    refused = terminal.rat("schedule", "add", "bronze.orders", "at noon", code=1)
+    assert "at noon" in refused.stderr
+    [schedule] = terminal.json("schedule", "list")["schedules"]
+    terminal.rat("schedule", "remove", schedule["id"])
+    assert "no schedule" in terminal.rat("schedule", "list").stdout
 
 
 def query_in_all_formats(terminal: Terminal) -> None:
