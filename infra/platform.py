@@ -55,11 +55,15 @@ async def _until_ready(url: str) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as client:
         while True:
-            answer = await client.get("/health/ready")
-            if answer.is_success:
-                return
+            try:
+                answer = await client.get("/health/ready")
+                found = answer.text
+                if answer.is_success:
+                    return
+            except httpx.TransportError as error:
+                found = repr(error)
             if time.monotonic() > deadline:
-                raise Unavailable(f"the platform is not ready after {_READY_SECONDS:g} s: {answer.text}")
+                raise Unavailable(f"the platform is not ready after {_READY_SECONDS:g} s: {found}")
             await asyncio.sleep(0.05)
 
 

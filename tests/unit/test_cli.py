@@ -64,6 +64,15 @@ def test_without_a_platform_the_command_says_how_to_get_one(tmp_path: Path) -> N
     )
 
 
+def test_a_setting_that_cannot_be_read_is_told_in_one_line() -> None:
+    ran = rat("serve", "catalog", RAT_NATS_URLS="nats://127.0.0.1:4222")
+
+    assert ran.exit_code == ExitCode.FAILED
+    assert ran.stderr.startswith("rat: settings: ")
+    assert "nats_urls" in ran.stderr
+    assert ran.stderr.endswith("is given as JSON\n")
+
+
 def test_a_platform_that_was_killed_is_told_from_one_that_runs(tmp_path: Path) -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     user = {"user": "somebody", "password": "secret"}
