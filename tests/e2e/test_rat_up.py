@@ -92,6 +92,7 @@ async def test_a_platform_is_started_used_stopped_and_found_again(kind: str, tmp
 
         await look_around(terminal)
         push_and_publish(terminal, tmp_path / "code")
+        push_python(terminal, tmp_path / "python")
         refuse_what_does_not_exist(terminal, tmp_path)
         run_id = run_what_a_test_refuses(terminal, tmp_path / "orders.csv")
         read_its_log(terminal, run_id)
@@ -159,6 +160,16 @@ def push_and_publish(terminal: Terminal, code: Path) -> None:
     assert kept["removed"] == []
     [pruned] = terminal.json("push", str(code), "--prune", "--publish")["pipelines"]
     assert pruned["removed"] == ["config.yaml"]
+
+
+def push_python(terminal: Terminal, code: Path) -> None:
+    folder = code / "pipelines" / "gold" / "greeting"
+    folder.mkdir(parents=True)
+    (folder / "pipeline.py").write_text("def pipeline(ctx):\n    return ctx.duckdb.sql('select 1 as id')\n")
+
+    [made] = terminal.json("push", str(code), "--publish")["pipelines"]
+
+    assert (made["created"], made["version"]) == (True, 1)
 
 
 def refuse_what_does_not_exist(terminal: Terminal, folder: Path) -> None:
