@@ -1,5 +1,6 @@
 """Landing zones as users make, see, change and remove them."""
 
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -57,10 +58,10 @@ async def remove(db: asyncpg.Pool, namespace: str, name: str) -> None:
         await _remove_files(connection, zone_id)
 
 
-async def remove_all(db: asyncpg.Pool, namespace: str) -> None:
-    """Remove all zones of a namespace."""
+async def remove_all(db: asyncpg.Pool, namespace: str, until: datetime) -> None:
+    """Remove all zones of a namespace that were made up to a moment."""
     async with transaction(db) as connection:
-        for name in await zones.names_in(connection, namespace):
+        for name in await zones.names_in(connection, namespace, until):
             zone_id = await zones.remove(connection, namespace, name)
             if zone_id is not None:
                 await _remove_files(connection, zone_id)

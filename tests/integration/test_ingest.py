@@ -142,6 +142,25 @@ async def test_zones_go_with_their_namespace(they: Neighbours) -> None:
         await they.gateway.ask(FindZone(namespace=namespace, name=zone.name))
 
 
+async def test_zones_of_a_new_namespace_of_the_name_stay_when_the_end_of_the_old_one_is_heard_late(
+    they: Neighbours,
+) -> None:
+    namespace = unique("ns")
+    they.namespaces.add(namespace)
+    old = await they.zone(namespace=namespace)
+    removed = NamespaceRemoved(namespace=namespace)
+    new = await they.zone(namespace=namespace)
+
+    await they.catalog.publish(removed)
+
+    async def left() -> bool:
+        zones = (await they.gateway.ask(ListZones(namespace=namespace))).zones
+        assert new in zones
+        return old not in zones
+
+    await eventually(left)
+
+
 # Arrivals
 
 
