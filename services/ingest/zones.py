@@ -10,13 +10,14 @@ from services.ingest.store import archive, files, zones
 from services.ingest.store.zones import ZoneRecord
 from shared.database import Connection, transaction
 from shared.errors import AlreadyExists, NotFound
+from shared.pages import cursor_after, fitting
 
 
 async def page(db: asyncpg.Pool, query: ListZones) -> Zones:
     """A page of zones."""
     total = await zones.count(db, query.namespace)
-    shown = await zones.page(db, query.namespace, limit=query.limit, start=query.start)
-    return Zones(zones=shown, total=total, next_cursor=query.next_cursor(total))
+    shown = fitting(await zones.page(db, query.namespace, limit=query.limit, start=query.start))
+    return Zones(zones=shown, total=total, next_cursor=cursor_after(query, shown, total))
 
 
 async def create(db: asyncpg.Pool, query: CreateZone) -> Zone:

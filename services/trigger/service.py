@@ -50,6 +50,7 @@ from shared.due import when_due
 from shared.errors import Conflict, NotFound
 from shared.leases import Taker
 from shared.outbox import relay
+from shared.pages import cursor_after, fitting
 from shared.settings import Settings
 
 PATIENCE: Final = timedelta(minutes=1)
@@ -121,7 +122,8 @@ class Trigger:
         page, total = await triggers.of_pipeline(self.db, query)
         if total == 0:
             await self.bus.ask(FindPipeline(pipeline=query.pipeline))
-        return Triggers(triggers=page, total=total, next_cursor=query.next_cursor(total))
+        shown = fitting(page)
+        return Triggers(triggers=shown, total=total, next_cursor=cursor_after(query, shown, total))
 
     async def find_trigger(self, query: FindTrigger) -> ShownTrigger:
         """Show one trigger."""
@@ -161,7 +163,8 @@ class Trigger:
         """Say what a trigger decided on each of its events, and why."""
         await self._find(query)
         page, total = await decisions.of_trigger(self.db, query)
-        return TriggerDecisions(decisions=page, total=total, next_cursor=query.next_cursor(total))
+        shown = fitting(page)
+        return TriggerDecisions(decisions=shown, total=total, next_cursor=cursor_after(query, shown, total))
 
     async def fire_trigger(self, query: FireTrigger) -> TriggerDecision:
         """Fire a trigger by hand."""

@@ -46,7 +46,6 @@ from contracts.runs import (
 )
 from contracts.tables import TableChanged
 from services.catalog.code.pins import draft_pins
-from services.catalog.pages import cursor_after, fitting
 from services.catalog.runs import domain, messages
 from services.catalog.runs.store import ends, lists, pipelines, protocol, requests
 from shared.bus import Bus
@@ -54,6 +53,7 @@ from shared.database import Connection, transaction
 from shared.errors import Conflict, NotFound
 from shared.object_store import ObjectStore
 from shared.outbox import emit
+from shared.pages import cursor_after, fitting
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -299,6 +299,7 @@ class RunsService:
         try:
             return AttemptReport.model_validate_json(await self.objects.get(event.report_key))
         except NotFound:
+            log.warning("the report of an attempt is gone", run_id=str(event.run_id), key=event.report_key)
             return None
 
     async def _end(
