@@ -425,6 +425,8 @@ async def test_where_tokens_are_needed_only_they_open_and_only_what_they_may(pla
             assert await status("POST", "/api/v1/query", reader, {"sql": "select 1"}) == 200
             assert await status("POST", "/api/v1/namespaces", reader, name) == 403
             assert await status("POST", "/api/v1/namespaces", writer, name) == 201
+            listed = await http.get("/api/v1/namespaces?limit=200", headers={"Authorization": f"Bearer {writer}"})
+            assert {one["name"]: one["created_by"] for one in listed.json()["namespaces"]}[name["name"]] == "writer"
             await known.revoke("reader")
             assert await status("GET", "/api/v1/pipelines", reader) == 401
 
