@@ -20,8 +20,11 @@ from tests.e2e.conftest import Platform
 from tests.processes import RAT
 
 
+pytestmark = pytest.mark.timeout(600)
+
+
 def played(*arguments: str) -> dict[str, Any]:
-    ran = subprocess.run([RAT, "demo", *arguments, "--json"], capture_output=True, text=True, timeout=170)
+    ran = subprocess.run([RAT, "demo", *arguments, "--json"], capture_output=True, text=True, timeout=540)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     summary: dict[str, Any] = json.loads(ran.stdout)
     return summary
