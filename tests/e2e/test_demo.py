@@ -19,7 +19,6 @@ from shared.errors import TimedOut
 from tests.e2e.conftest import Platform
 from tests.processes import RAT
 
-
 pytestmark = pytest.mark.timeout(600)
 
 
