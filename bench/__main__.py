@@ -8,22 +8,19 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psutil
 
 from bench.appends import EDGE, appends
 from bench.commits import TIMES, commits
 from bench.data_path import ROWS, data_path
-from bench.figures import table
+from bench.figures import show, table
 from bench.idle import idle
 from bench.platform import platform
 from bench.run_path import PHASES, latency, put_to_started, throughput
 from infra.stacks.table import STACKS
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 APPENDS = 500
-BEGIN, END = "<!-- figures: written by `python -m bench --write` -->", "<!-- end of figures -->"
 
 
 @dataclass
@@ -106,11 +103,7 @@ def main() -> None:
         print(f"\n{asyncio.run(measure_appends(asked or list(STACKS), count))}")
         return
     figures = asyncio.run(measure(asked or list(STACKS), count))
-    print(f"\n{figures}")
-    if "--write" in sys.argv[1:]:
-        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{after}")
+    show("python -m bench", figures)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The data path: rows to an Iceberg table beside DuckDB's own COPY to the same bucket.
 
-`python -m bench.data_path [ROWS] [STACK]` measures so many rows of five columns (100 million take minutes), and as many
-values in 500 columns and in nested ones.
+`python -m bench.data_path [ROWS] [STACK] [--write]` measures so many rows of five columns (100 million take minutes),
+and as many values in 500 columns and in nested ones.
 """
 
 import asyncio
@@ -17,15 +17,16 @@ from uuid import uuid4
 
 import psutil
 
-from bench.figures import table
+from bench.figures import show, table
 from bench.floor import scale_sql
 from bench.platform import Platform, platform
+from infra.stacks.table import STACKS
 from shared.duckdb_engine import connect
 from shared.settings import Settings
 
 ROWS = 10_000_000
 TIMES = 3
-
+"""That each way is tried; with more than `ROWS` rows, once."""
 
 COLUMNS = 5
 WIDE = 500
@@ -78,12 +79,12 @@ async def data_path(platform: Platform, rows: int = ROWS) -> list[list[str]]:
     return await beside_copy(platform, next(shapes(rows)))
 
 
-async def beside_copy(platform: Platform, shape: Shape) -> list[list[str]]:
-    """Rows of seconds, peak memory and the ratio to COPY; the best of three each."""
+async def beside_copy(platform: Platform, shape: Shape, times: int = TIMES) -> list[list[str]]:
+    """Rows of seconds, peak memory and the ratio to COPY; the best of so many times each."""
     settings = platform.stack.settings
     pipeline = await platform.user.pipeline(f"default.bronze.bench_{uuid4().hex[:8]}", shape.sql)
-    copied = [await asyncio.to_thread(_copy_apart, settings, shape.sql) for _ in range(TIMES)]
-    ours = [await _measured(platform, pipeline, SECONDS * max(shape.rows // ROWS, 1)) for _ in range(TIMES)]
+    copied = [await asyncio.to_thread(_copy_apart, settings, shape.sql) for _ in range(times)]
+    ours = [await _measured(platform, pipeline, SECONDS * max(shape.rows // ROWS, 1)) for _ in range(times)]
     best_copy, best_write, best_run = (
         min(seconds for seconds, _ in copied),
         min(write for write, _, _ in ours),
@@ -147,17 +148,19 @@ def _copy(environment: dict[str, str], sql: str, answer: Connection) -> None:
 async def main() -> None:
     """Measure and print."""
     numbers = [argument for argument in sys.argv[1:] if argument.isdigit()]
-    stacks = [argument for argument in sys.argv[1:] if not argument.isdigit()] or ["embedded"]
+    stacks = [argument for argument in sys.argv[1:] if argument in STACKS] or ["embedded"]
     rows = int(numbers[0]) if numbers else ROWS
+    times = TIMES if rows <= ROWS else 1
     for stack in stacks:
         async with platform(stack, workers=1) as one:
             found = []
             for shape in shapes(rows):
-                for row in await beside_copy(one, shape):
+                for row in await beside_copy(one, shape, times):
                     found.append([shape.name, *row])
                     print(" | ".join(found[-1]), flush=True)
         header = ["what", "how", "seconds", "peak memory, MB", "ratio"]
-        print(f"\n### Data path beside COPY, {stack}\n\n{table(header, found)}")
+        figures = f"### Data path beside COPY, {stack}\n\n{table(header, found)}"
+        show(f"python -m bench.data_path {rows} {stack}", figures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m bench.merging [ROWS] [STACK]`: what merge strategies take, beside MERGE INTO and a rewrite of the table.
+"""`python -m bench.merging [ROWS] [STACK] [--write]`: what merge strategies take, beside MERGE INTO and a rewrite.
 
 Keys are clustered (one range of a table in the order of its keys) or scattered (all over it). What is measured is the
 write step of a run: the query, the files and the commit, on a branch.
@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
-from bench.figures import table
+from bench.figures import show, table
 from infra.stacks.table import STACKS
 from tests.writing import NewTable, WrittenTable, written_tables
 
@@ -108,7 +108,7 @@ def _rewrite(table: WrittenTable, sql: str) -> None:
 async def main() -> None:
     """Measure and print."""
     numbers = [argument for argument in sys.argv[1:] if argument.isdigit()]
-    stacks = [argument for argument in sys.argv[1:] if not argument.isdigit()] or ["embedded"]
+    stacks = [argument for argument in sys.argv[1:] if argument in STACKS] or ["embedded"]
     rows = int(numbers[0]) if numbers else ROWS
     for stack in stacks:
         with TemporaryDirectory(prefix="rat-bench-") as folder:
@@ -129,7 +129,8 @@ async def main() -> None:
                 for row in measure(new_table, rows):
                     print(" | ".join(row), flush=True)
                     found.append(row)
-                print(f"\n### Merge strategies on {rows:,} rows, {stack}: seconds\n\n{table(header, found)}")
+                figures = f"### Merge strategies on {rows:,} rows, {stack}: seconds\n\n{table(header, found)}"
+                show(f"python -m bench.merging {rows} {stack}", figures)
 
 
 if __name__ == "__main__":

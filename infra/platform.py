@@ -12,10 +12,11 @@ from typing import Final
 import httpx
 
 from infra.connection import FILE_NAME, Connection, NatsConnection, NatsUser, S3Connection
-from infra.servers.directory import write_privately
+from infra.servers.directory import absolute, claimed, write_privately
+from infra.servers.ports import is_free
 from infra.services import SERVICES, serving
 from infra.stacks.table import started
-from shared.errors import Unavailable
+from shared.errors import Conflict, Unavailable
 from shared.settings import Settings
 
 _READY_SECONDS: Final = 60.0
@@ -26,8 +27,12 @@ async def platform(data: Path, *, port: int, stack: str = "embedded") -> AsyncIt
     """Run the platform with its data in this directory until the block is left; it is ready when the block begins.
 
     `stack` is one of the table's. A port of 0 becomes a free one. Meanwhile `connection.json` in the directory tells
-    others where it is.
+    others where it is. `Conflict` if another has the directory or the port.
     """
+    if port and not is_free(port):
+        # No server need be started for that. If a platform on this directory has the port, that is what is said.
+        async with claimed(absolute(data)):
+            raise Conflict(f"the gateway cannot listen on port {port}: it is in use or not allowed; 0 takes a free one")
     # The servers need longer to start than the services to be imported.
     loading = asyncio.get_running_loop().run_in_executor(None, _load_services)
     async with started(stack, data, gateway_port=port) as servers:
@@ -50,11 +55,15 @@ async def _until_ready(url: str) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=10) as client:
         while True:
-            answer = await client.get("/health/ready")
-            if answer.is_success:
-                return
+            try:
+                answer = await client.get("/health/ready")
+                found = answer.text
+                if answer.is_success:
+                    return
+            except httpx.TransportError as error:
+                found = repr(error)
             if time.monotonic() > deadline:
-                raise Unavailable(f"the platform is not ready after {_READY_SECONDS:g} s: {answer.text}")
+                raise Unavailable(f"the platform is not ready after {_READY_SECONDS:g} s: {found}")
             await asyncio.sleep(0.05)
 
 

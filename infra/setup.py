@@ -1,6 +1,8 @@
-"""Preparation of the servers for the services: roles, schemas, streams, the bucket; any number of times."""
+"""Preparation of the servers for the services: roles, schemas, streams, the bucket; any number of times.
 
-import asyncio
+Nothing here waits for a server that is not there: what its client raises then is raised as it is.
+"""
+
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Final
@@ -41,17 +43,6 @@ _TOLD: Final[Sequence["EventType"]] = (
     "s3:ObjectRemoved:DeleteMarkerCreated",
 )
 """What the object store tells of landing zones."""
-
-
-async def set_up(settings: Settings) -> None:
-    """Make all three servers ready for the services, as `infra`.
-
-    Does not wait for servers that are not there: what the clients raise then is raised as it is.
-    """
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(set_up_postgres(settings))
-        tasks.create_task(set_up_nats(settings))
-        tasks.create_task(set_up_object_store(settings))
 
 
 async def set_up_postgres(settings: Settings) -> None:

@@ -15,6 +15,7 @@ import nats.errors
 from nats.aio.subscription import Subscription
 
 from contracts.messages import Query
+from shared.background import end
 from shared.bus import Bus
 from shared.errors import Conflict, Unavailable
 from shared.parts import in_parts_of
@@ -93,8 +94,8 @@ async def asking(bus: Bus, query: Callable[[str], Query[A]]) -> AsyncIterator[Ch
     try:
         yield Chunked(subscription, answer)
     finally:
-        answer.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await answer
+        await end({answer})
+        if not answer.cancelled():
+            answer.exception()  # so that asyncio does not report what an asker did not stay to hear
         with suppress(nats.errors.Error, OSError):
             await subscription.unsubscribe()

@@ -6,16 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import asyncpg
-import structlog
 
 from contracts.messages import Event
-from shared.background import end, happens
+from shared.background import background
 from shared.bus import Bus
 from shared.database import Connection, transaction
-from shared.errors import Unavailable
+from shared.due import when_due
 from shared.events import event_body, event_headers
-
-log = structlog.get_logger()
 
 BATCH: Final = 200
 """Events that one transaction of the relay publishes at the most."""
@@ -64,44 +61,19 @@ async def relay(pool: asyncpg.Pool, bus: Bus) -> AsyncIterator[None]:
     async with transaction(pool) as connection:
         await connection.execute("select pg_advisory_xact_lock(hashtextextended('outbox of ' || current_schema, 0))")
         await connection.execute(_TABLE)
+        channel = await connection.fetchval("select 'outbox_' || current_schema")
     bus.check("postgres", lambda: pool.fetchval("select 1"))
-    task = asyncio.create_task(_publish_for_ever(pool, bus))
-    try:
+
+    async def publish() -> None:
+        # What is emitted after a batch was read is told of after that, too.
+        while await _publish_batch(pool, bus) == BATCH:
+            pass
+
+    async def publish_when_told() -> None:
+        await when_due(pool, channel, publish, at_most_seconds=IDLE_SECONDS)
+
+    async with background(publish_when_told):
         yield
-    finally:
-        await end({task})
-
-
-async def _publish_for_ever(pool: asyncpg.Pool, bus: Bus) -> None:
-    while True:
-        try:
-            await _publish_when_told(pool, bus)
-        except (Unavailable, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            log.warning("outbox waits", service=bus.service, error=str(error))
-            await asyncio.sleep(0.5)
-
-
-async def _publish_when_told(pool: asyncpg.Pool, bus: Bus) -> None:
-    told = asyncio.Event()
-    async with pool.acquire() as listener:
-        # The connection dies without a word while we wait: its end wakes us as well.
-        listener.add_termination_listener(lambda *_: told.set())
-        channel = f"outbox_{await listener.fetchval('select current_schema')}"
-
-        def wake(*_: object) -> None:
-            told.set()
-
-        await listener.add_listener(channel, wake)
-        try:
-            while not listener.is_closed():
-                told.clear()
-                # What is emitted after a batch was read is told of after that, too.
-                while await _publish_batch(pool, bus) == BATCH:
-                    pass
-                await happens(told, within_seconds=IDLE_SECONDS)
-        finally:
-            if not listener.is_closed():
-                await listener.remove_listener(channel, wake)
 
 
 async def _publish_batch(pool: asyncpg.Pool, bus: Bus) -> int:

@@ -117,7 +117,7 @@ class Neighbours:
     def decisions(self, pipeline: str) -> list[TriggerDecided]:
         return [event for event in self.heard if isinstance(event, TriggerDecided) and event.pipeline == pipeline]
 
-    async def requested(self, pipeline: str, count: int, within: float = 10) -> list[RunRequested]:
+    async def requested(self, pipeline: str, count: int, within: float = 60) -> list[RunRequested]:
         """The requests for runs of a pipeline, once there are so many."""
 
         def enough() -> list[RunRequested] | None:
@@ -128,7 +128,7 @@ class Neighbours:
         assert len(found) == count
         return found
 
-    async def decided(self, pipeline: str, count: int, within: float = 10) -> list[TriggerDecided]:
+    async def decided(self, pipeline: str, count: int, within: float = 60) -> list[TriggerDecided]:
         """What the triggers of a pipeline decided, once they decided so often."""
 
         def enough() -> list[TriggerDecided] | None:

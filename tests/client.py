@@ -69,14 +69,14 @@ class Client:
         made = await self.post("/runs", {"namespace": namespace, "layer": layer, "pipeline": name, **body})
         return str(made["run_id"])
 
-    async def ended(self, run_id: str, within: float = 30) -> dict[str, Any]:
+    async def ended(self, run_id: str, within: float = 60) -> dict[str, Any]:
         async def terminal() -> dict[str, Any] | None:
             run: dict[str, Any] = await self.get(f"/runs/{run_id}")
             return run if run["status"] in TERMINAL else None
 
         return await eventually(terminal, within=within)
 
-    async def succeeded(self, run_id: str, within: float = 30) -> dict[str, Any]:
+    async def succeeded(self, run_id: str, within: float = 60) -> dict[str, Any]:
         run = await self.ended(run_id, within)
         assert run["status"] == "success", f"{run['error_kind']}: {run['error']}"
         return run

@@ -92,7 +92,7 @@ class Neighbours:
         file = (await self.files(zone)).get(filename)
         return file if file is not None and file.size_bytes == size_bytes else None
 
-    async def holds(self, zone: Zone, count: int, within: float = 30) -> Zone:
+    async def holds(self, zone: Zone, count: int, within: float = 60) -> Zone:
         """The zone, once it holds so many files."""
 
         async def filled() -> Zone | None:

@@ -1,5 +1,9 @@
 """Processes that may end at any moment: each look asks the system anew, and one that has ended has no answers."""
 
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+
 import psutil
 
 
@@ -17,6 +21,13 @@ def pid_has_ended(pid: int) -> bool:
         return has_ended(psutil.Process(pid))
     except psutil.NoSuchProcess:
         return True
+
+
+def signalled(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal to those that have not ended by themselves."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def command_of(process: psutil.Process) -> list[str]:

@@ -184,7 +184,7 @@ class Surroundings:
             )
         )
 
-    async def finished(self, run: RunOf, within: float = 30) -> AttemptFinished:
+    async def finished(self, run: RunOf, within: float = 60) -> AttemptFinished:
         """Wait for the end of a run."""
         return await eventually(lambda: run.ended, within=within)
 

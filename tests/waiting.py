@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], *, within: float = 30.0, pause: float = 0.02) -> T:
+async def eventually(check: Callable[[], T | Awaitable[T]], *, within: float = 60.0, pause: float = 0.02) -> T:
     """Repeat the check until what it answers is true, and return that; what it raises is a "not yet" as well.
 
     When the time is over, the last error is raised, or an AssertionError with the last answer.

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from infra.cli.call import Call, Data, Json, Url
-from infra.cli.commands import code, dead, hosting, landing, looks, platform, runs, servers, tables
+from infra.cli.commands import code, dead, hosting, landing, looks, platform, runs, servers, tables, waking
 
 _EXIT_CODES = (
     """Exit codes: 0 done · 1 refused, or the run failed · 2 wrong usage · 3 no platform answers · 4 no such thing"""
@@ -64,11 +64,15 @@ for name, function in {
     "run": runs.run,
     "runs": runs.runs,
     "logs": runs.logs,
+    "cancel": runs.cancel,
+    "retry": runs.retry,
     "tables": tables.tables,
     "query": tables.query,
     "collect": tables.collect,
 }.items():
     app.command(name)(function)
+app.add_typer(waking.trigger, name="trigger")
+app.add_typer(waking.schedule, name="schedule")
 app.add_typer(servers.app, name="servers")
 app.add_typer(hosting.token, name="token")
 app.add_typer(dead.app, name="dead")

@@ -11,6 +11,7 @@ from infra.cli.failure import Failure
 def failures_explained() -> Iterator[None]:
     """Say in one line what stops the platform from starting or running."""
     from pydantic import ValidationError
+    from pydantic_settings import SettingsError
 
     from shared.errors import RatError
 
@@ -22,6 +23,8 @@ def failures_explained() -> Iterator[None]:
         raise Failure(error.message, code=error.code, details=error.details) from error
     except ValidationError as error:
         raise Failure(f"settings: {'; '.join(_field(problem) for problem in error.errors())}") from error
+    except SettingsError as error:
+        raise Failure(f"settings: {error}: a list or a mapping is given as JSON") from error
     except OSError as error:
         raise Failure(str(error) or repr(error)) from error
 

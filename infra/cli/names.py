@@ -1,6 +1,11 @@
-"""Names of pipelines as people type them."""
+"""Names of pipelines and landing zones as people type them."""
+
+import typer
 
 from infra.cli.call import usage
+
+PIPELINE = typer.Argument(metavar="PIPELINE", help="`namespace.layer.name`, or `layer.name` of `default`.")
+"""The argument that names a pipeline."""
 
 
 def split(pipeline: str) -> tuple[str, str, str]:
@@ -17,3 +22,9 @@ def split(pipeline: str) -> tuple[str, str, str]:
 def path_of(pipeline: str) -> str:
     """The path of a pipeline in the API."""
     return f"/pipelines/{'/'.join(split(pipeline))}"
+
+
+def split_zone(zone: str) -> tuple[str, str]:
+    """Namespace and name of `namespace/zone`, or of a zone of `default`."""
+    namespace, _, name = zone.rpartition("/")
+    return namespace or "default", name

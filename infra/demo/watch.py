@@ -18,6 +18,7 @@ from contracts.runs import RunFinished, RunProgressed, RunRejected, RunStarted, 
 from contracts.tables import TableChanged
 from contracts.triggers import Decision, TriggerDecided
 from infra.connection import Connection
+from shared.background import end, happens
 from shared.errors import TimedOut, Unavailable
 from shared.pulling import inbox_prefix
 from shared.tls import trusting
@@ -63,17 +64,13 @@ class Watch:
     async def until_settled(self, *, since: int, files: int) -> None:
         """Wait until so many files have landed since then, and every run that they led to has ended.
 
-        `TimedOut` says what is missing after a minute.
+        `TimedOut` says what is missing when nothing was heard for a minute.
         """
-        deadline = time.monotonic() + _PATIENCE_SECONDS
         while missing := self._missing(since, files):
             self.check()
             self._arrival.clear()
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    await self._arrival.wait()
-            except TimeoutError:
-                raise TimedOut(f"after {_PATIENCE_SECONDS:g} s there is still no {missing}") from None
+            if not await happens(self._arrival, within_seconds=_PATIENCE_SECONDS):
+                raise TimedOut(f"nothing was heard for {_PATIENCE_SECONDS:g} s, and there is still no {missing}")
 
     def _missing(self, since: int, files: int) -> str | None:
         landed = self.of(FileLanded, since)
@@ -164,8 +161,7 @@ async def _taking(
     try:
         yield watch
     finally:
-        hearing.cancel()
-        await asyncio.wait([hearing])
+        await end({hearing})
 
 
 async def _heard(jetstream: JetStreamContext, consumer: str) -> AsyncIterator[Event]:

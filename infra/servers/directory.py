@@ -45,7 +45,8 @@ class Claim:
             found = "embedded" if (self.directory / "postgres").exists() else stack
         if found != stack:
             raise Invalid(f"{self.directory} holds the data of the {found} stack, not of the {stack} one: name another")
-        record.write_text(f"{stack}\n")
+        if not record.exists():
+            write_privately(record, f"{stack}\n")
 
     def empty_folder(self, name: str) -> Path:
         """The folder without what a process that was killed left in it."""
@@ -96,6 +97,7 @@ def write_privately(path: Path, text: str) -> None:
     draft = path.with_name(f"{path.name}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o600)
         file.write(text)
         file.flush()
         os.fsync(descriptor)

@@ -54,7 +54,7 @@ class RatUp:
         family = psutil.Process(self.process.pid).children(recursive=True)
         self.process.kill()
         await self.process.wait()
-        await eventually(lambda: all(has_ended(one) for one in family), within=20)
+        await eventually(lambda: all(has_ended(one) for one in family))
 
     async def stop(self) -> None:
         if self.process is not None and self.process.returncode is None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def played(*arguments: str) -> dict[str, Any]:
-    ran = subprocess.run([RAT, "demo", *arguments, "--json"], capture_output=True, text=True, timeout=540)
+    ran = subprocess.run([RAT, "demo", *arguments, "--json"], capture_output=True, text=True, timeout=500)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     summary: dict[str, Any] = json.loads(ran.stdout)
     return summary

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(600)
 def rat(data: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAT_")}
     command = [RAT, "servers", *arguments, "--data", data]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert ran.returncode == code, f"rat servers {' '.join(arguments)}: {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
     return ran
 

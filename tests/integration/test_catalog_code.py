@@ -268,9 +268,16 @@ async def test_a_pipeline_needs_a_namespace_and_a_free_name(world: World) -> Non
         await world.bus.ask(CreatePipeline(namespace="default", layer="bronze", name=name))
     with pytest.raises(Invalid, match="landing"):
         await world.bus.ask(CreatePipeline(namespace="default", layer="bronze", name="landing"))
-    with pytest.raises(Invalid, match="this version runs 'sql'"):
-        await world.bus.ask(CreatePipeline(namespace="default", layer="bronze", name=unique("p"), type="python"))
     assert await world.pipeline(layer="gold")
+
+
+async def test_a_pipeline_in_python_is_made_with_a_starter_of_its_own(world: World) -> None:
+    name = unique("p")
+
+    created = await world.bus.ask(CreatePipeline(namespace="default", layer="bronze", name=name, type="python"))
+
+    assert created.files_created == ["pipeline.py", "config.yaml"]
+    assert (await world.find(f"default.bronze.{name}")).type == "python"
 
 
 async def test_of_two_who_make_a_pipeline_at_once_one_does(world: World) -> None:
@@ -324,8 +331,8 @@ async def test_what_is_given_of_a_pipeline_changes_and_the_rest_stays(world: Wor
 
     assert (changed.description, changed.owner, changed.max_versions) == ("mine", "ada", 3)
     assert (await world.bus.ask(UpdatePipeline(pipeline=pipeline, owner=""))).owner is None
-    with pytest.raises(Invalid):
-        await world.bus.ask(UpdatePipeline(pipeline=pipeline, type="python"))
+    assert (await world.bus.ask(UpdatePipeline(pipeline=pipeline, type="python"))).type == "python"
+    assert (await world.bus.ask(UpdatePipeline(pipeline=pipeline, owner="bob"))).type == "python"
     with pytest.raises(NotFound):
         await world.bus.ask(UpdatePipeline(pipeline="default.bronze.nowhere", owner="ada"))
 

@@ -223,7 +223,7 @@ async def test_a_pool_outlives_its_server(server: Stack, schema: str, write: Wri
 async def test_a_service_waits_for_its_server(server: Stack, schema: str) -> None:
     await server.kill("postgres")
 
-    async with database(server.settings, ROLE, None, schema=schema, wait_seconds=30) as pool:
+    async with database(server.settings, ROLE, None, schema=schema, wait_seconds=120) as pool:
         assert await pool.fetchval("select 1") == 1
 
 

@@ -300,7 +300,7 @@ async def test_a_notification_that_cannot_be_understood_becomes_a_dead_letter(th
     async with infra_client(stack.settings) as infra:
         dead = await infra.jetstream().subscribe("dead.ingest.bucket.events", deliver_policy=DeliverPolicy.NEW)
         await infra.jetstream().publish("bucket.events", broken)
-        letter = await dead.next_msg(timeout=10)
+        letter = await dead.next_msg(timeout=60)
 
     assert letter.data == broken
     assert "eventTime" in letter.headers["rat-dead-reason"]

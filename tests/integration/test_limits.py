@@ -336,9 +336,9 @@ class User:
             refused = "\n".join(self.refusals)
             return {subject for subject in subjects if f'{what}{subject.lower()}"' not in refused}
 
-        await self.client.flush(timeout=10)
+        await self.client.flush(timeout=60)
         with suppress(AssertionError):
-            await eventually(lambda: not left(), within=3)
+            await eventually(lambda: not left())
         return left()
 
 
@@ -352,6 +352,8 @@ async def connected(settings: Settings, name: str, prefix: str | None = None) ->
         tls=nats_tls(settings),
         inbox_prefix=prefix or inbox_prefix(name),
         allow_reconnect=False,
+        # After a handshake that took too long nats-py may wait without an end.
+        connect_timeout=20,
         error_cb=user.note,
     )
     try:
@@ -448,11 +450,11 @@ async def test_the_subscriber_reads_all_events_and_keeps_its_place(stack: Stack)
         await infra.client.jetstream().publish("event.order.paid", b'{"order": 1}')
 
     async with connected(stack.settings, "subscriber", "_INBOX") as user:
-        jetstream = user.client.jetstream(timeout=2)
+        jetstream = user.client.jetstream(timeout=60)
         for options in ({}, {"durable": durable}):
             reader = await jetstream.pull_subscribe("event.order.>", stream="OUTSIDE", **options)
-            message = (await reader.fetch(1, timeout=5))[0]
-            await message.ack_sync(timeout=2)
+            message = (await reader.fetch(1, timeout=60))[0]
+            await message.ack_sync(timeout=60)
         await jetstream.delete_consumer("OUTSIDE", durable)
 
     assert user.refusals == []

@@ -21,9 +21,7 @@ from tests.waiting import eventually
 
 @pytest.fixture(scope="module")
 def settings(stack: Stack) -> Settings:
-    return stack.settings.model_copy(
-        update={"runner_workers": 2, "run_lease_seconds": 3.0, "run_heartbeat_seconds": 1.0}
-    )
+    return stack.settings.model_copy(update={"runner_workers": 2, "run_heartbeat_seconds": 1.0})
 
 
 @pytest.fixture(scope="module")
@@ -287,13 +285,14 @@ async def test_what_the_code_says_is_told_while_it_runs_and_cancel_ends_it_whate
     ended = await around.finished(one)
 
     assert ended.status is RunStatus.CANCELLED
-    assert perf_counter() - began < 5
+    # Its own end is never.
+    assert perf_counter() - began < 30
     assert "not this" not in {event.line.message for event in told}
 
 
 async def test_an_endless_loop_ends_with_its_time_and_all_that_it_started_with_it(around: Surroundings) -> None:
     code = """
-# @timeout_seconds: 2
+# @timeout_seconds: 8
 import subprocess
 child = subprocess.Popen(["sleep", "600"])
 print("child", child.pid)

@@ -21,7 +21,7 @@ async def test_no_worker_outlives_its_service(stack: Stack, tmp_path: Path) -> N
         bus.running(),
         separate(stack.settings, "query", logs=tmp_path) as [service],
     ):
-        [worker] = await eventually(lambda: workers_of(service), within=30)
+        [worker] = await eventually(lambda: workers_of(service))
         endless = RunSql(
             sql="select count(*) from range(1000000) a, range(1000000) b", inbox=bus.connection.new_inbox()
         )

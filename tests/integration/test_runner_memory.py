@@ -13,6 +13,8 @@ from shared.settings import Settings
 from tests.running import Surroundings, surroundings
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.timeout(900)
+
 LIMIT = 100_000_000
 ROWS = 6_000_000
 COLUMNS = ", ".join(f"(hash(range + {number}) >> 1)::bigint as c{number}" for number in range(8))

@@ -163,6 +163,8 @@ async def test_a_plain_request_of_an_outsider_becomes_one_run_however_often_it_c
     ("facts", "reason"),
     [
         ({"pipeline": "default.bronze.nowhere"}, RejectionReason.UNKNOWN_PIPELINE),
+        # A schedule that was made while its pipeline was being removed: nobody else will tell it.
+        ({"pipeline": "default.bronze.nowhere", "pipeline_id": uuid4()}, RejectionReason.PIPELINE_REMOVED),
         ({"publish": False}, RejectionReason.UNPUBLISHED),
         ({"pipeline_id": uuid4()}, RejectionReason.PIPELINE_REMOVED),
     ],

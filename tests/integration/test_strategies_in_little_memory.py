@@ -9,6 +9,8 @@ from infra.stacks.stack import Stack
 from services.runner.engine.session import limit_memory
 from tests.writing import NewTable, WrittenTable, written_tables
 
+pytestmark = pytest.mark.timeout(600)
+
 LIMIT = 64_000_000
 """The least that an author may ask for."""
 ROWS = 160_000

@@ -85,7 +85,8 @@ def encrypted_nats(stack: Stack, known: Certificate, tmp_path_factory: pytest.Te
     config = {
         "listen": f"127.0.0.1:{port}",
         "jetstream": {"store_dir": str(folder)},
-        "tls": {"cert_file": str(known.certificate), "key_file": str(known.key)},
+        # Two seconds by default, which a busy machine may need more of.
+        "tls": {"cert_file": str(known.certificate), "key_file": str(known.key), "timeout": 10},
         "authorization": {"users": users},
     }
     path = folder / "nats.conf"

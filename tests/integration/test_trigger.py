@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from contracts.messages import Query
+from contracts.messages import Query, utc_now
 from contracts.runs import Overlap, RejectionReason, RunOutcome, RunStatus
 from contracts.triggers import (
     CreateTrigger,
@@ -278,6 +278,7 @@ async def test_a_firing_within_the_cooldown_waits_for_its_end_and_takes_along_wh
     await decisions(they, pipeline, trigger, 20)
     [first] = await they.requested(pipeline, 1)
     await they.finish(run_of(first), pipeline)
+    ended_at = utc_now()
     first, second = await they.requested(pipeline, 2)
 
     made = await decisions(they, pipeline, trigger, 20)
@@ -291,8 +292,9 @@ async def test_a_firing_within_the_cooldown_waits_for_its_end_and_takes_along_wh
     assert deferred.fired_at is not None
     assert made[-1].fired_at is not None
     assert deferred.due_at == made[-1].fired_at + timedelta(seconds=3)
-    # At that time, and not with the next tick, which is half a minute away.
-    assert timedelta(0) <= deferred.fired_at - deferred.due_at < timedelta(seconds=3)
+    # At that time, or at the end of the run, and not with the next tick, which is half a minute away.
+    assert deferred.fired_at >= deferred.due_at
+    assert deferred.fired_at - max(deferred.due_at, ended_at) < timedelta(seconds=15)
     assert {decision.coalesced_into for decision in made[:18]} == {deferred.id}
     assert {decision.run_id for decision in made[:18]} == {deferred.run_id}
 
@@ -303,7 +305,7 @@ async def test_a_thousand_files_in_a_burst_make_a_handful_of_runs(service: None,
 
     for _ in range(10):
         await asyncio.gather(*(they.land(zone) for _ in range(100)))
-    await they.decided(pipeline, 1000, within=60)
+    await they.decided(pipeline, 1000, within=200)
     [first] = await they.requested(pipeline, 1)
     await they.finish(run_of(first), pipeline)
     await they.requested(pipeline, 2)
@@ -400,7 +402,8 @@ async def test_disabling_skips_what_waits_and_what_comes(service: None, they: Ne
     assert skipped.decision is Decision.SKIPPED
     assert skipped.run_id is None
     assert late.reason == "the trigger is disabled"
-    assert (await they.decided(pipeline, 4))[2].decision is Decision.SKIPPED
+    told = [one.decision for one in await they.decided(pipeline, 4)]
+    assert told.count(Decision.SKIPPED) == 2
     await they.gateway.ask(UpdateTrigger(**path(pipeline), trigger_id=trigger.id, enabled=True))
     await they.land(zone)
     await they.requested(pipeline, 2)

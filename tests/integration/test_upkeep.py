@@ -106,7 +106,7 @@ async def test_files_are_collected_now_and_then_by_one_runner(stack: Stack) -> N
     often = stack.settings.model_copy(update={"runner_workers": 1, "reaper_interval_minutes": 0.01})
 
     async with surroundings(often) as around, serve_runner(often):
-        await eventually(lambda: len([end for end in around.upkeep_ends if end.is_done]) >= 2, within=60)
+        await eventually(lambda: len([end for end in around.upkeep_ends if end.is_done]) >= 2, within=200)
 
     collecting = [one for one in around.upkeep_claims if one.job is UpkeepJob.COLLECT]
     # A collection that takes long renews its claim, however long ago the last one was.

@@ -16,6 +16,8 @@ HEAVY = ("aioboto3", "asyncpg", "duckdb", "faststream", "httpx", "litestar", "na
 COMMANDS = (
     *("up", "serve", "demo", "status", "push", "pipelines", "zones", "upload", "run", "runs", "logs"),
     *("tables", "query", "preview", "test", "versions", "diff", "rollback", "dead list", "dead show", "dead replay"),
+    *("cancel", "retry", "trigger list", "trigger add", "trigger remove", "trigger decisions"),
+    *("schedule list", "schedule add", "schedule remove", "lineage", "collect"),
 )
 
 
@@ -62,6 +64,15 @@ def test_without_a_platform_the_command_says_how_to_get_one(tmp_path: Path) -> N
     )
 
 
+def test_a_setting_that_cannot_be_read_is_told_in_one_line() -> None:
+    ran = rat("serve", "catalog", RAT_NATS_URLS="nats://127.0.0.1:4222")
+
+    assert ran.exit_code == ExitCode.FAILED
+    assert ran.stderr.startswith("rat: settings: ")
+    assert "nats_urls" in ran.stderr
+    assert ran.stderr.endswith("is given as JSON\n")
+
+
 def test_a_platform_that_was_killed_is_told_from_one_that_runs(tmp_path: Path) -> None:
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
     user = {"user": "somebody", "password": "secret"}
@@ -97,6 +108,9 @@ def test_an_address_where_nobody_answers_is_unreachable_and_says_so_in_json() ->
         (("--url", "http://127.0.0.1:1", "run", "silver.orders", "--param", "day"), "--param 'day' is not KEY=VALUE"),
         (("--url", "http://127.0.0.1:1", "dead", "replay"), "name the dead letters, or say --all"),
         (("--url", "http://127.0.0.1:1", "query", "select 1", "--json", "--format", "csv"), "cannot both be"),
+        (("--url", "http://127.0.0.1:1", "trigger", "add", "gold.revenue"), "either --zone ZONE or --after PIPELINE"),
+        (("--url", "http://127.0.0.1:1", "trigger", "remove", "gold.revenue", "7"), "should be a valid UUID"),
+        (("--url", "http://127.0.0.1:1", "cancel", "7"), "'7' is not the id of a run"),
         (("serve", "accounting"), "no service is called 'accounting'"),
         (("frobnicate",), "No such command"),
         (("upload", "orders", "no-such-file.csv"), "no-such-file.csv"),

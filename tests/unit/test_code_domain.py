@@ -1,7 +1,8 @@
 """The rules of pipeline code: paths, headers of tests, drafts, publications, pages."""
 
 from datetime import UTC, datetime
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import duckdb
 import jinja2
@@ -207,22 +208,29 @@ def test_the_pins_of_a_draft_are_limited() -> None:
         _ = draft_of(files).pins
 
 
-def test_a_pipeline_may_not_be_called_landing_nor_be_of_a_type_that_does_not_run() -> None:
+def test_a_pipeline_may_not_be_called_landing() -> None:
     with pytest.raises(Invalid, match="landing"):
         domain.check_name("landing")
-    with pytest.raises(Invalid, match="this version runs 'sql'"):
-        domain.check_type(PipelineType.PYTHON)
     domain.check_name("landings")
-    domain.check_type(PipelineType.SQL)
 
 
 def test_the_starter_runs_as_it_is() -> None:
-    files = domain.starter_files(ORDERS)
+    files = domain.starter_files(ORDERS, PipelineType.SQL)
 
     sql = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True).from_string(files["pipeline.sql"])
     assert duckdb.sql(sql.render()).fetchall() == [(1, "hello")]
     assert yaml.safe_load(files["config.yaml"]) == {"merge_strategy": "full_refresh"}
     assert "default.bronze.orders" in files["pipeline.sql"]
+
+
+def test_the_starter_in_python_runs_as_it_is() -> None:
+    files = domain.starter_files(ORDERS, PipelineType.PYTHON)
+
+    names: dict[str, Any] = {}
+    exec(files["pipeline.py"], names)  # as the process of a run does
+    assert names["pipeline"](SimpleNamespace(duckdb=duckdb.connect())).fetchall() == [(1, "hello")]
+    assert yaml.safe_load(files["config.yaml"]) == {"merge_strategy": "full_refresh"}
+    assert "# @merge_strategy" in files["config.yaml"]
 
 
 # Publications

@@ -18,7 +18,7 @@ async def started(code: str) -> Process:
     )
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 async def test_a_process_whose_output_nobody_reads_is_killed():
     process = await started(FLOOD)
     assert process.stdout is not None
@@ -29,7 +29,7 @@ async def test_a_process_whose_output_nobody_reads_is_killed():
     assert process.returncode is not None
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 async def test_a_reader_sees_the_end_of_a_process_that_is_killed():
     process = await started("import time; time.sleep(600)")
     assert process.stdout is not None
@@ -42,7 +42,7 @@ async def test_a_reader_sees_the_end_of_a_process_that_is_killed():
         await reading
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 async def test_what_a_process_started_ends_with_it_and_holds_nobody_up():
     process = await started(FORKED)
     assert process.stdout is not None

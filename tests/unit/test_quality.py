@@ -77,14 +77,14 @@ def test_a_test_that_takes_too_long_is_interrupted_alone(connection: duckdb.Duck
     slow = "select count(*) from range(100000000) a, range(1000) b where hash(a.range + b.range) = 1"
     tests = [quality_test(connection, slow), quality_test(connection, "select 1 where false")]
 
-    late, passed = run_tests(connection, tests, threads=2, timeout_seconds=0.3)
+    late, passed = run_tests(connection, tests, threads=2, timeout_seconds=3)
 
-    assert (late.status, late.message) == ("error", "took longer than 0.3 s")
+    assert (late.status, late.message) == ("error", "took longer than 3 s")
     assert passed.status == "passed"
 
 
 def test_tests_run_at_the_same_time_up_to_the_threads_of_the_run(connection: duckdb.DuckDBPyConnection) -> None:
-    both = Barrier(2, timeout=20)
+    both = Barrier(2, timeout=120)
     alone: list[int] = []
     at_work: list[int] = []
 

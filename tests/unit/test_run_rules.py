@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from contracts.runs import ClaimReason, ErrorKind, Overlap, RejectionReason, RunStatus
+from contracts.runs import ClaimReason, ErrorKind, Overlap, RejectionReason, RunRequested, RunStatus
 from services.catalog.runs.domain import (
     Claim,
     GiveAttempt,
@@ -132,19 +134,22 @@ def test_silence_is_borne_for_as_long_as_is_said(run: RunState, waited: timedelt
 
 
 @pytest.mark.parametrize(
-    ("trigger", "overlap", "pipeline", "reason"),
+    ("facts", "pipeline", "reason"),
     [
-        ("manual", Overlap.QUEUE, None, RejectionReason.UNKNOWN_PIPELINE),
-        ("manual", Overlap.QUEUE, PipelineState(False, True, False), RejectionReason.PIPELINE_REMOVED),
-        ("event:x", Overlap.QUEUE, PipelineState(True, False, False), RejectionReason.UNPUBLISHED),
-        ("manual", Overlap.QUEUE, PipelineState(True, False, False), None),
-        ("manual", Overlap.SKIP, PipelineState(True, True, True), RejectionReason.OVERLAP),
-        ("manual", Overlap.QUEUE, PipelineState(True, True, True), None),
+        ({}, None, RejectionReason.UNKNOWN_PIPELINE),
+        ({"pipeline_id": uuid4()}, None, RejectionReason.PIPELINE_REMOVED),
+        ({"pipeline_id": uuid4()}, PipelineState(False, True, False), RejectionReason.PIPELINE_REMOVED),
+        ({"trigger": "event:x"}, PipelineState(True, False, False), RejectionReason.UNPUBLISHED),
+        ({}, PipelineState(True, False, False), None),
+        ({"overlap": Overlap.SKIP}, PipelineState(True, True, True), RejectionReason.OVERLAP),
+        ({}, PipelineState(True, True, True), None),
     ],
 )
 def test_a_request_is_rejected_for_its_reason_or_becomes_a_run(
-    trigger: str, overlap: Overlap, pipeline: PipelineState | None, reason: RejectionReason | None
+    facts: dict[str, Any], pipeline: PipelineState | None, reason: RejectionReason | None
 ) -> None:
-    found = rejection("default.bronze.orders", trigger, overlap, pipeline)
+    request = RunRequested(**{"pipeline": "default.bronze.orders", "trigger": "manual", **facts})
+
+    found = rejection(request, pipeline)
 
     assert (found.reason if found else None) is reason

@@ -8,9 +8,7 @@ import typer
 from infra.cli.call import Call, command
 from infra.cli.choices import LayerChoice
 from infra.cli.failure import Failure
-from infra.cli.names import path_of
-
-_NAME = typer.Argument(metavar="PIPELINE", help="`namespace.layer.name`, or `layer.name` of `default`.")
+from infra.cli.names import PIPELINE, path_of
 
 if TYPE_CHECKING:
     from infra.cli.push import Pushed
@@ -89,7 +87,7 @@ def pipelines(
 
 
 @command
-def versions(call: Call, pipeline: Annotated[str, _NAME]) -> None:
+def versions(call: Call, pipeline: Annotated[str, PIPELINE]) -> None:
     """List the versions of a pipeline that are kept, the newest first."""
     found = list(call.api.entries(f"{path_of(pipeline)}/versions", "versions"))
     if call.json:
@@ -107,7 +105,7 @@ def versions(call: Call, pipeline: Annotated[str, _NAME]) -> None:
 @command
 def diff(
     call: Call,
-    pipeline: Annotated[str, _NAME],
+    pipeline: Annotated[str, PIPELINE],
     version: Annotated[int, typer.Argument(metavar="VERSION", help="From this version.")],
     against: Annotated[str, typer.Argument(metavar="AGAINST", help="To this version, or to `draft`.")] = "draft",
 ) -> None:
@@ -124,7 +122,7 @@ def diff(
 @command
 def rollback(
     call: Call,
-    pipeline: Annotated[str, _NAME],
+    pipeline: Annotated[str, PIPELINE],
     version: Annotated[int, typer.Argument(metavar="VERSION", help="The version whose files are published again.")],
     message: Annotated[str | None, typer.Option("--message", "-m", help="Why.")] = None,
 ) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from infra.cli.call import Call, command
 from infra.cli.failure import ExitCode, Failure
+from infra.cli.names import split_zone
 
 
 @command
@@ -58,12 +59,6 @@ def upload(
         call.say(f"[green]✓[/] {file.name} landed in {namespace}/{name}")
     if call.json:
         call.print_json({"files": landed, "total": len(landed)})
-
-
-def split_zone(text: str) -> tuple[str, str]:
-    """The namespace and the name of a zone."""
-    namespace, _, name = text.rpartition("/")
-    return namespace or "default", name
 
 
 def _ensure_zone(call: Call, namespace: str, name: str, *, create: bool) -> None:

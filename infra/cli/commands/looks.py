@@ -9,15 +9,13 @@ import typer
 from infra.cli.call import Call, command
 from infra.cli.commands.runs import print_quality
 from infra.cli.failure import Failure
-from infra.cli.names import path_of, split
-
-_NAME = typer.Argument(metavar="PIPELINE", help="`namespace.layer.name`, or `layer.name` of `default`.")
+from infra.cli.names import PIPELINE, path_of, split
 
 
 @command
 def preview(
     call: Call,
-    pipeline: Annotated[str, _NAME],
+    pipeline: Annotated[str, PIPELINE],
     file: Annotated[
         str | None, typer.Option("--file", "-f", metavar="FILE", help="Run this code, not the draft's; `-` reads it.")
     ] = None,
@@ -41,7 +39,7 @@ def preview(
 
 
 @command
-def test(call: Call, pipeline: Annotated[str, _NAME]) -> None:
+def test(call: Call, pipeline: Annotated[str, PIPELINE]) -> None:
     """Run the tests of a pipeline's draft on what main holds. The exit code says whether all passed."""
     judged = call.api.post_patiently(f"{path_of(pipeline)}/tests/run", {})
     if call.json:
@@ -60,7 +58,7 @@ def test(call: Call, pipeline: Annotated[str, _NAME]) -> None:
 
 
 @command
-def lineage(call: Call, table: Annotated[str, _NAME]) -> None:
+def lineage(call: Call, table: Annotated[str, PIPELINE]) -> None:
     """Show which columns of tables and landing zones the columns of a pipeline's table come from, one step back."""
     found = call.api.get("/lineage/columns", table=".".join(split(table)))
     if call.json:

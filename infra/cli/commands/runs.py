@@ -11,11 +11,12 @@ from infra.cli.call import Call, command, usage
 from infra.cli.choices import LayerChoice, StatusChoice
 from infra.cli.colours import COLOURS
 from infra.cli.failure import Failure
-from infra.cli.names import split
+from infra.cli.names import PIPELINE, split
 
 if TYPE_CHECKING:
     from infra.cli.api import Sent
 
+_RUN = typer.Argument(metavar="RUN", help="The id of a run.")
 _TERMINAL: Final = ("success", "failed", "cancelled")
 _LEVELS: Final = {"warning": "yellow", "error": "red", "debug": "bright_black"}
 
@@ -23,9 +24,7 @@ _LEVELS: Final = {"warning": "yellow", "error": "red", "debug": "bright_black"}
 @command
 def run(
     call: Call,
-    pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="`namespace.layer.name`, or `layer.name` of `default`.")
-    ],
+    pipeline: Annotated[str, PIPELINE],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its log until it ends.")] = False,
     param: Annotated[
         list[str] | None,
@@ -47,11 +46,7 @@ def run(
     accepted = call.api.post("/runs", wanted)
     if follow or dry_run:
         call.say(f"[bold]{namespace}.{layer}.{name}[/] run {accepted['run_id']}")
-        follow_run(call, accepted["run_id"])
-    elif call.json:
-        call.print_json(accepted)
-    else:
-        call.console.print(accepted["run_id"])
+    _accepted(call, accepted, follow=follow or dry_run)
 
 
 @command
@@ -96,9 +91,29 @@ def runs(
 
 
 @command
+def cancel(call: Call, run_id: Annotated[str, _RUN]) -> None:
+    """Cancel a run; one that has merged by then is a success."""
+    accepted = call.api.post(f"/runs/{_id(run_id)}/cancel")
+    if call.json:
+        call.print_json(accepted)
+    else:
+        call.say(f"[green]✓[/] run {accepted['run_id']} is to be cancelled; it is {accepted['status']}")
+
+
+@command
+def retry(
+    call: Call,
+    run_id: Annotated[str, _RUN],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show its log until it ends.")] = False,
+) -> None:
+    """Run a run that has ended once more: a new run, of the same version and parameters."""
+    _accepted(call, call.api.post(f"/runs/{_id(run_id)}/retry"), follow=follow)
+
+
+@command
 def logs(
     call: Call,
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run.")],
+    run_id: Annotated[str, _RUN],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
 ) -> None:
     """Show the log of a run. With --follow, the exit code says how it ended."""
@@ -111,6 +126,16 @@ def logs(
         return
     for line in answer["logs"]:
         _print_line(call, line)
+
+
+def _accepted(call: Call, accepted: dict[str, Any], *, follow: bool) -> None:
+    """Follow a run that was accepted, or say its id, which scripts read."""
+    if follow:
+        follow_run(call, accepted["run_id"])
+    elif call.json:
+        call.print_json(accepted)
+    else:
+        call.console.print(accepted["run_id"])
 
 
 def follow_run(call: Call, run_id: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from difflib import unified_diff
-from typing import Final
+from typing import Final, assert_never
 
 from contracts.names import Qualified
 from contracts.pipelines import (
@@ -73,16 +73,25 @@ def check_name(name: str) -> None:
         raise Invalid(f"a pipeline cannot be called {RESERVED!r}: that is the folder of landing zones")
 
 
-def check_type(wanted: PipelineType) -> None:
-    """Raise `Invalid` for a type of pipeline that cannot run."""
-    if wanted is not PipelineType.SQL:
-        raise Invalid(f"pipelines of type {wanted.value!r} do not run here: this version runs 'sql'")
-
-
-def starter_files(name: Qualified) -> dict[str, str]:
+def starter_files(name: Qualified, kind: PipelineType) -> dict[str, str]:
     """The files of a new pipeline, which run as they are and show what comes next."""
+    match kind:
+        case PipelineType.SQL:
+            file, sign, code = "pipeline.sql", "--", _sql_starter(name)
+        case PipelineType.PYTHON:
+            file, sign, code = "pipeline.py", "#", _python_starter(name)
+        case _:
+            assert_never(kind)
+    config = f"""\
+# How the result is written. A line `{sign} @merge_strategy: …` at the top of {file} would win over this file.
+merge_strategy: full_refresh
+"""
+    return {file: code, "config.yaml": config}
+
+
+def _sql_starter(name: Qualified) -> str:
     # Jinja renders what stands in SQL comments too, but leaves its own comments out.
-    query = f"""\
+    return f"""\
 -- What this query returns becomes the table {name}.
 {{#
   Next steps:
@@ -95,11 +104,22 @@ select
   1 as id,
   'hello' as greeting
 """
-    config = """\
-# How the result is written. A line `-- @merge_strategy: …` at the top of pipeline.sql would win over this file.
-merge_strategy: full_refresh
+
+
+def _python_starter(name: Qualified) -> str:
+    return f"""\
+# What this function returns becomes the table {name}.
+#
+# Next steps:
+#   read the files of a landing zone     ctx.duckdb.read_csv(ctx.landing_zone("orders"))
+#   only those that were not read yet    ctx.landing_zone("orders", only="new")
+#   read another pipeline's table        ctx.ref("bronze.orders")
+# A query under tests/quality/ that returns rows keeps a bad result from its table.
+
+
+def pipeline(ctx):
+    return ctx.duckdb.sql("select 1 as id, 'hello' as greeting")
 """
-    return {"pipeline.sql": query, "config.yaml": config}
 
 
 def main_file(files: Collection[str]) -> str:

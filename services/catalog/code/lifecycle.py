@@ -27,7 +27,6 @@ OnRemoved = Callable[[Connection, UUID], Awaitable[None]]
 async def create_pipeline(db: asyncpg.Pool, objects: ObjectStore, query: CreatePipeline) -> PipelineCreated:
     """Record a pipeline and write its starter files, but for those that somebody has put there already."""
     domain.check_name(query.name)
-    domain.check_type(query.type)
     name = Qualified(query.namespace, query.layer, query.name)
     async with transaction(db) as connection:
         if not await namespaces.keep_from_deletion(connection, query.namespace):
@@ -37,7 +36,7 @@ async def create_pipeline(db: asyncpg.Pool, objects: ObjectStore, query: CreateP
         await drafts.clear(connection, objects, name.folder)
         created = [
             file
-            for file, text in domain.starter_files(name).items()
+            for file, text in domain.starter_files(name, query.type).items()
             if await drafts.put_new(objects, name.folder + file, text) is not None
         ]
     return PipelineCreated(

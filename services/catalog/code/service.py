@@ -139,8 +139,6 @@ class Code:
 
     async def update_pipeline(self, query: UpdatePipeline) -> Pipeline:
         """Change what is given of a pipeline."""
-        if query.type is not None:
-            domain.check_type(query.type)
         updated = await pipelines.update(self.db, query)
         if updated is None:
             raise NotFound(f"there is no pipeline {query.pipeline!r}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from contracts.runs import ClaimReason, ErrorKind, Overlap, RejectionReason, RunStatus
+from contracts.runs import ClaimReason, ErrorKind, Overlap, RejectionReason, RunRequested, RunStatus
 
 LOST_RUNNERS: Final = 5
 """So many runners lost in a row end a run: what it does may be what kills them."""
@@ -80,17 +80,18 @@ class Rejection:
     message: str
 
 
-def rejection(name: str, trigger: str, overlap: Overlap, pipeline: PipelineState | None) -> Rejection | None:
-    """Why this request cannot become a run now; None if it can."""
-    if pipeline is None:
+def rejection(request: RunRequested, pipeline: PipelineState | None) -> Rejection | None:
+    """Why this request cannot become a run now; None if it can. `pipeline` is the one that lives under the name."""
+    name = request.pipeline
+    if pipeline is None and request.pipeline_id is None:
         return Rejection(RejectionReason.UNKNOWN_PIPELINE, f"there is no pipeline {name!r}")
-    if not pipeline.is_meant:
+    if pipeline is None or not pipeline.is_meant:
         return Rejection(RejectionReason.PIPELINE_REMOVED, f"the pipeline that was called {name!r} was removed")
-    if not pipeline.is_published and trigger != MANUAL:
+    if not pipeline.is_published and request.trigger != MANUAL:
         return Rejection(
             RejectionReason.UNPUBLISHED, f"{name!r} was never published; only a manual run takes its draft"
         )
-    if overlap is Overlap.SKIP and pipeline.has_open_run:
+    if request.overlap is Overlap.SKIP and pipeline.has_open_run:
         return Rejection(RejectionReason.OVERLAP, f"a run of {name!r} is pending or running")
     return None
 

@@ -79,7 +79,7 @@ class RunsService:
         async with transaction(self.db) as db:
             pipeline = await pipelines.lock_pipeline(db, event.pipeline)
             state = await pipelines.pipeline_state(db, pipeline, event.pipeline_id) if pipeline else None
-            why_not = domain.rejection(event.pipeline, event.trigger, event.overlap, state)
+            why_not = domain.rejection(event, state)
             pipeline_id = pipeline.id if pipeline else None
             if not await requests.claim_request(
                 db, run_id, event, pipeline_id=pipeline_id, body_hash=None, rejection=why_not
@@ -126,7 +126,7 @@ class RunsService:
             if pipeline is None:
                 raise NotFound(f"there is no pipeline {request.pipeline!r}")
             state = await pipelines.pipeline_state(db, pipeline, request.pipeline_id)
-            why_not = domain.rejection(request.pipeline, request.trigger, request.overlap, state)
+            why_not = domain.rejection(request, state)
             if why_not is not None:
                 raise Conflict(why_not.message, details={"reason": why_not.reason})
             if request.version is not None and await pipelines.version_pins(db, pipeline.id, request.version) is None:

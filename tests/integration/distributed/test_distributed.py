@@ -74,7 +74,7 @@ async def test_the_cluster_goes_on_without_one_of_its_nodes(mortal: Stack, node:
             return bool((await client.jetstream().publish("event.mark", node.encode(), timeout=2)).seq)
 
         # The node may have led the stream: the others choose a new leader first.
-        await eventually(published, within=30)
+        await eventually(published)
         await client.close()
 
     async with bus(mortal) as client:
@@ -83,7 +83,7 @@ async def test_the_cluster_goes_on_without_one_of_its_nodes(mortal: Stack, node:
             cluster = (await client.jetstream().stream_info("OUTSIDE")).cluster
             return cluster is not None and all(peer.current for peer in cluster.replicas or [])
 
-        await eventually(caught_up, within=30)
+        await eventually(caught_up)
         message = await client.jetstream().get_last_msg("OUTSIDE", "event.mark")
         assert message.data == node.encode()
 
@@ -95,7 +95,7 @@ async def test_what_lands_is_told_by_both_targets_under_one_version(stack: Stack
         stored = await uploader.put(f"{folder}/a.csv", b"1")
         versions: Counter[str] = Counter()
         while versions[str(stored.version_id)] < 2:
-            [record] = json.loads((await told.next_msg(timeout=10)).data)["Records"]
+            [record] = json.loads((await told.next_msg(timeout=60)).data)["Records"]
             versions[record["s3"]["object"]["versionId"]] += 1
 
 
@@ -106,7 +106,7 @@ async def test_a_file_that_is_told_twice_lands_once(stack: Stack) -> None:
         version = await they.put(folder, "a.csv")
         times = 0
         while times < 2:
-            [record] = json.loads((await told.next_msg(timeout=10)).data)["Records"]
+            [record] = json.loads((await told.next_msg(timeout=60)).data)["Records"]
             times += record["s3"]["object"]["versionId"] == version
 
         async def all_are_heard() -> bool:
@@ -136,7 +136,7 @@ async def test_what_is_put_while_nats_is_away_is_told_though_minio_is_killed_mea
     async with bus(mortal) as client:
         told = await client.jetstream().subscribe("bucket.events", ordered_consumer=True)
         while missing:
-            missing.discard(json.loads((await told.next_msg(timeout=20)).data)["Key"])
+            missing.discard(json.loads((await told.next_msg(timeout=60)).data)["Key"])
 
 
 async def test_a_target_that_the_store_does_not_know_is_refused(stack: Stack) -> None:

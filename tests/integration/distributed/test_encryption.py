@@ -31,6 +31,7 @@ async def test_a_client_without_the_authority_is_refused(cluster: Stack, tmp_pat
                 user="infra",
                 password=cluster.settings.nats_password("infra"),
                 tls=context,
+                connect_timeout=20,
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
             )
@@ -42,7 +43,7 @@ async def test_a_login_in_the_clear_is_refused(cluster: Stack) -> None:
     greeting = json.loads((await reader.readline()).removeprefix(b"INFO "))
     login = {"user": "infra", "pass": cluster.settings.nats_password("infra"), "verbose": False, "pedantic": False}
     writer.write(f"CONNECT {json.dumps(login)}\r\nPING\r\n".encode())
-    answer = await asyncio.wait_for(reader.read(), timeout=15)
+    answer = await asyncio.wait_for(reader.read(), timeout=60)
     writer.close()
 
     assert greeting["tls_required"]

@@ -72,7 +72,7 @@ async def test_no_server_outlives_a_parent_that_is_killed(kind: str, tmp_path: P
         process.kill()
         process.wait()
 
-        await eventually(lambda: are_gone(servers), within=15)
+        await eventually(lambda: are_gone(servers))
 
 
 async def test_after_the_parent_is_killed_the_next_start_works_at_once(
@@ -87,7 +87,7 @@ async def test_after_the_parent_is_killed_the_next_start_works_at_once(
 
         async with stack_in(tmp_path) as second:
             assert are_gone(servers)
-            assert await eventually(partial(find_data, second, mark), within=30)
+            assert await eventually(partial(find_data, second, mark))
 
 
 async def test_servers_that_lost_their_guardian_too_are_ended_by_the_next_start(
@@ -111,7 +111,7 @@ async def test_a_parent_that_is_interrupted_stops_everything(kind: str, tmp_path
     with parent(tmp_path, kind) as (process, servers):
         process.send_signal(asked)
 
-        await eventually(lambda: process.poll() is not None and are_gone(servers), within=30)
+        await eventually(lambda: process.poll() is not None and are_gone(servers))
 
 
 async def test_a_port_that_was_taken_meanwhile_is_replaced(stack_in: StackIn, tmp_path: Path) -> None:
@@ -179,10 +179,18 @@ async def test_a_database_cluster_that_was_half_made_is_made_anew(stack_in: Stac
         assert not half.exists()
 
 
+def content(path: Path) -> bytes:
+    """What is in a file; nothing if the server has removed it since it was listed."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 async def test_secrets_are_for_their_owner_only(stack: Stack) -> None:
     secret = stack.settings.nats_password("infra").encode()
     files = [path for path in stack.directory.glob("*/*") if path.is_file()] + list(stack.directory.glob("*.json"))
-    having = [path for path in files if secret in path.read_bytes()]
+    having = [path for path in files if secret in content(path)]
 
     assert {path.name for path in having} >= {"credentials.json", "nats-server.conf"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in having} == {0o600}

@@ -89,6 +89,7 @@ async def update(db: Executor, query: UpdatePipeline) -> KeptPipeline | None:
             set description = coalesce($4, description),
               owner = case when $5::text is null then owner else nullif($5, '') end,
               max_versions = coalesce($6, max_versions),
+              type = coalesce($7, type),
               updated_at = now()
             where {_IS_NAMED}
             returning {_SHOWN}, revision
@@ -97,6 +98,7 @@ async def update(db: Executor, query: UpdatePipeline) -> KeptPipeline | None:
             query.description,
             query.owner,
             query.max_versions,
+            query.type,
         )
     )
 
