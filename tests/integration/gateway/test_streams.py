@@ -135,9 +135,9 @@ async def test_what_happens_is_followed_by_type_and_namespace(user: Client, http
         listening = events(answer)
         await user.succeeded(await user.run(other))
         run_id = await user.run(ours)
-        seen = [await asyncio.wait_for(anext(listening), 10) for _ in range(2)]
+        seen = [await asyncio.wait_for(anext(listening), 60) for _ in range(2)]
     async with http.stream("GET", "/events", params=wanted, headers={"Last-Event-ID": seen[0][0]}) as answer:
-        again = await asyncio.wait_for(anext(events(answer)), 10)
+        again = await asyncio.wait_for(anext(events(answer)), 60)
 
     assert {name for _, name, _ in seen} == {"run.finished", "table.changed"}
     assert {data["run_id"] for _, _, data in seen} == {run_id}
