@@ -33,6 +33,9 @@ _MAPS: Final = ("postgres_passwords", "nats_passwords", "s3_keys", "nessie_token
 _MORE_ROLES: Final = {"runner": ("merge",)}
 """The runner moves main with a token that no run's process has."""
 
+_FORWARDED: Final = ("localhost", "127.0.0.1")
+"""What a node of NATS is called besides by whom a port of their own machine leads to it."""
+
 
 def hand_out(folder: Path, addresses: Settings) -> Settings:
     """Write all folders, and give the settings of `rat setup`, which have everything.
@@ -51,7 +54,7 @@ def hand_out(folder: Path, addresses: Settings) -> Settings:
     _write(_folder(folder, "streams"), {**_plain(_for_streams(settings)), **trusted})
     _write(_folder(folder, "postgres"), apart.postgres_files(settings))
     for node, configuration in apart.nats_files(settings, credentials.nats_cluster).items():
-        shown = {apart.CERTIFICATE: certificate(certificates, node, [node]).read_text()}
+        shown = {apart.CERTIFICATE: certificate(certificates, node, [node, *_FORWARDED]).read_text()}
         _write(_folder(folder, node), {"nats-server.conf": configuration, **shown, **trusted})
     _write(_folder(folder, "minio"), {**apart.minio_files(settings), **trusted})
     _write(_folder(folder, "nessie"), apart.nessie_files(settings, key))

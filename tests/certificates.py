@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority of one's own, and servers on this machine that it vouches for."""
+"""Certificates for tests: servers on this machine that an authority of one's own vouches for, and who takes them."""
 
 import ssl
 import subprocess
@@ -38,6 +38,26 @@ def certificate(folder: Path) -> Certificate:
     )
     made.key.chmod(0o600)
     return made
+
+
+def agree(trusted: Path, shown: Path, host: str) -> bool:
+    """Whether a client takes a server with this certificate for that host, asking the library that both use."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    showing = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    showing.load_cert_chain(shown)
+    client = ssl.create_default_context(cafile=trusted).wrap_bio(to_client, to_server, server_hostname=host)
+    server = showing.wrap_bio(to_server, to_client, server_side=True)
+    waiting = [client, server]
+    while waiting:
+        for side in list(waiting):
+            try:
+                side.do_handshake()
+                waiting.remove(side)
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLError:
+                return False
+    return True
 
 
 def _openssl(*arguments: str | Path) -> None:

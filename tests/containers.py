@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -27,7 +27,7 @@ from infra.preparing import prepare
 from infra.secrets import hand_out
 from infra.servers.apart import AUTHORITY
 from infra.servers.minio import RUN_ROLE
-from infra.servers.ports import choose_ports
+from infra.servers.ports import reserved_ports
 from infra.stacks.stack import PARTS, Stack, players
 from shared.settings import Settings
 from tests.waiting import eventually
@@ -38,7 +38,8 @@ _HOSTS: Final = {name: number for number, name in enumerate(("postgres", *_NODES
 """The last number of each server's address."""
 _READY_SECONDS: Final = 120.0
 _PAUSE_SECONDS: Final = 0.5
-"""Between two looks at a server's health: each starts a process in its container, which costs the engine a lot."""
+_UNTIL_HEALTHY: Final = ("timeout", "20", "bash", "-c", 'until "$@" >&2; do sleep 0.2; done', "until")
+"""Before what asks for a server's health: the engine takes long to start a command in a container, so one waits."""
 _RENEWAL_SECONDS: Final = 5.0
 _LIFE_SECONDS: Final = 24 * 3600
 
@@ -56,10 +57,12 @@ class Image:
     """Whether it is prepared again and again, for what somebody might remove."""
 
 
-_NATS: Final = Image("rat-nats", ("answers", "8222", "/healthz?js-server-only=true"), "nats", renewed=True)
+_NATS: Final = Image("rat-nats", ("answers", "8222", "/healthz?js-server-only=true"), "nats")
 _IMAGES: Final = {
     "postgres": Image("rat-postgres", ("pg_isready", "--host", "127.0.0.1"), "postgres"),
     **dict.fromkeys(_NODES, _NATS),
+    # One for all: the streams are the cluster's.
+    _NODES[0]: replace(_NATS, renewed=True),
     "minio": Image("rat-minio", ("answers", "9000", "/minio/health/ready"), "minio"),
     "nessie": Image("rat-nessie", ("answers", "9000", "/q/health/ready"), "nessie", ("postgres", "minio")),
 }
@@ -78,8 +81,8 @@ class ContainerServer:
         self._wanted.set()
         self._gone = asyncio.Event()
         self._gone.set()
-        # Not the loop's own executor, which six waiting threads would fill.
-        self._waiting = ThreadPoolExecutor(1)
+        # Not the loop's own executor, which so many waiting threads would fill: for its end, and for its health.
+        self._waiting = ThreadPoolExecutor(2)
 
     def find_needs(self, servers: dict[str, "ContainerServer"]) -> None:
         self._needs = [servers[name] for name in self._image.needs if name in servers]
@@ -134,7 +137,7 @@ class ContainerServer:
         preparing = asyncio.create_task(self._prepare())
         try:
             await asyncio.wait({gone, preparing}, return_when=asyncio.FIRST_COMPLETED)
-            if preparing.done():
+            if not gone.done():
                 await preparing
                 self._ready.set()
             while not gone.done():
@@ -151,13 +154,13 @@ class ContainerServer:
             await prepare([self._image.part], self._settings, wait_seconds=0)
 
     async def _prepare(self) -> None:
-        healthy = partial(asyncio.to_thread, self._is_healthy)
+        healthy = partial(asyncio.get_running_loop().run_in_executor, self._waiting, self._becomes_healthy)
         await eventually(healthy, within=_READY_SECONDS, pause=_PAUSE_SECONDS)
         await prepare([self._image.part], self._settings, wait_seconds=_READY_SECONDS)
 
-    def _is_healthy(self) -> bool:
+    def _becomes_healthy(self) -> bool:
         with suppress(APIError):  # it died
-            return self._container.exec(list(self._image.health)).exit_code == 0
+            return self._container.exec([*_UNTIL_HEALTHY, *self._image.health]).exit_code == 0
         return False
 
 
@@ -169,9 +172,9 @@ async def containers(data: Path, *, gateway_port: int = 8080, servers: Collectio
     """
     data.mkdir(parents=True, exist_ok=True)
     wanted = [name for name in _IMAGES if name in players(servers, _PLAYERS)]
-    with _network() as (network, subnet):
+    with _network() as (network, subnet), reserved_ports(data, ["gateway"]) as ports:
         hosts = {name: str(subnet[number]) for name, number in _HOSTS.items()}
-        settings = hand_out(data / "secrets", _addresses(data, hosts, gateway_port))
+        settings = hand_out(data / "secrets", _addresses(data, hosts, gateway_port or ports["gateway"]))
         _let_containers_read(data / "secrets")
         with unwrapped(), _containers(wanted, hosts, network, data / "secrets") as made:
             running = {name: ContainerServer(_IMAGES[name], made[name], settings) for name in wanted}
@@ -186,8 +189,7 @@ async def containers(data: Path, *, gateway_port: int = 8080, servers: Collectio
                     for keeper in keepers:
                         keeper.cancel()
                     # The threads that wait for their ends end with them.
-                    for server in running.values():
-                        await server.end()
+                    await asyncio.gather(*(server.end() for server in running.values()))
 
 
 def _addresses(data: Path, hosts: dict[str, str], gateway_port: int) -> Settings:
@@ -202,7 +204,7 @@ def _addresses(data: Path, hosts: dict[str, str], gateway_port: int) -> Settings
         s3_run_role=RUN_ROLE,
         lakehouse="nessie",
         nessie_url=f"http://{hosts['nessie']}:19120",
-        gateway_port=gateway_port or choose_ports(data, ["gateway"])["gateway"],
+        gateway_port=gateway_port,
         spill_directory=str(spill),
     )
 
@@ -250,8 +252,8 @@ def _containers(
             made[name] = _container(name, hosts[name], network, given)
         yield made
     finally:
-        for container in made.values():
-            container.stop()
+        with ThreadPoolExecutor(len(_IMAGES)) as stopping:
+            list(stopping.map(DockerContainer.stop, made.values()))
 
 
 def _container(name: str, address: str, network: Network, given: Path) -> DockerContainer:

@@ -81,10 +81,12 @@ class Trigger:
 
     async def follow_run(self, event: RunFinished) -> None:
         """Release the firings that waited for this run, and fire the triggers that watch its success."""
+        source = watches.pipeline_source(event.pipeline)
+        if not await states.concerned(self.db, source, event.run_id):
+            return
         await firing.end(self.db, event.run_id)
         if event.status is not RunStatus.SUCCESS:
             return
-        source = watches.pipeline_source(event.pipeline)
         cause = Cause(event.event_id, event.subject)
         if event.dry_run:
             await firing.skip(self.db, source, cause, "a dry run fires nothing")

@@ -109,5 +109,7 @@ async def test_files_are_collected_now_and_then_by_one_runner(stack: Stack) -> N
         await eventually(lambda: len([end for end in around.upkeep_ends if end.is_done]) >= 2, within=200)
 
     collecting = [one for one in around.upkeep_claims if one.job is UpkeepJob.COLLECT]
-    assert {(one.table, one.interval_seconds) for one in collecting} == {(None, 0.6)}
+    # A collection that takes long renews its claim, however long ago the last one was.
+    renewed = (None, 0.0)
+    assert {(one.table, one.interval_seconds) for one in collecting} - {renewed} == {(None, 0.6)}
     assert {one.job for one in around.upkeep_ends} == {UpkeepJob.COLLECT}

@@ -1,6 +1,5 @@
 """The certificates of a stack's own are made once, and anew when they would not do any more."""
 
-import ssl
 from pathlib import Path
 
 import pytest
@@ -8,32 +7,13 @@ import pytest
 from infra.servers.certificates import authority, certificate
 from infra.servers.openssl import openssl
 from shared.errors import Invalid
+from tests.certificates import agree
 
 HOSTS = ("127.0.0.1", "localhost")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def agree(trusted: Path, shown: Path, host: str) -> bool:
-    """Whether a client takes a server with this certificate for that host, asking the library that both use."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    showing = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    showing.load_cert_chain(shown)
-    client = ssl.create_default_context(cafile=trusted).wrap_bio(to_client, to_server, server_hostname=host)
-    server = showing.wrap_bio(to_server, to_client, server_side=True)
-    waiting = [client, server]
-    while waiting:
-        for side in list(waiting):
-            try:
-                side.do_handshake()
-                waiting.remove(side)
-            except ssl.SSLWantReadError:
-                continue
-            except ssl.SSLError:
-                return False
-    return True
 
 
 def made_for_days(folder: Path, days: int) -> None:

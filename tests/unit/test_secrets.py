@@ -10,6 +10,7 @@ from infra.secrets import hand_out
 from infra.setup import ROLES
 from shared.errors import Invalid
 from shared.settings import Settings
+from tests.certificates import agree
 
 ADDRESSES = Settings(
     postgres_url="postgresql://postgres:5432/rat",
@@ -113,6 +114,14 @@ def test_a_node_of_nats_has_a_certificate_of_its_own_and_advertises_what_is_in_i
     for tls in (node["tls"], node["cluster"]["tls"]):
         assert {tls["cert_file"], tls["key_file"]} == {"/run/rat/certificate.pem"}
     assert node["cluster"]["tls"]["verify"]
+
+
+@pytest.mark.usefixtures("everything")
+def test_a_node_of_nats_is_known_by_its_host_and_through_a_port_that_leads_to_it(folder: Path) -> None:
+    trusted, shown = folder / "setup" / "nats-authority.pem", folder / "nats-2" / "certificate.pem"
+
+    assert all(agree(trusted, shown, host) for host in ("nats-2", "localhost", "127.0.0.1"))
+    assert not agree(trusted, shown, "nats-1")
 
 
 @pytest.mark.usefixtures("everything")
