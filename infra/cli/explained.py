@@ -30,4 +30,7 @@ def failures_explained() -> Iterator[None]:
 
 
 def _field(problem: Any) -> str:
-    return f"RAT_{'.'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:  # it is about several
+        return message
+    return f"RAT_{'.'.join(str(part) for part in problem['loc']).upper()}: {message}"
