@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Answer = TypeVar("Answer")
+
+Inbox = Annotated[str, Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")]
+"""A subject that only its asker listens on."""
 
 RAT_NAMESPACE = UUID("6f1b0c5e-6d0e-5b8e-9f0a-2d1f6a7c3e41")
 """The UUID namespace (RFC 9562, version 5) of every derived id."""

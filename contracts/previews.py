@@ -5,15 +5,13 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from contracts.files import Code
-from contracts.messages import Message, Query
+from contracts.messages import Inbox, Message, Query
 from contracts.names import PipelineName
 from contracts.reports import QualityResult
 from contracts.runs import ErrorKind, LogLine
 from contracts.text import Text
 
 MAX_PREVIEW_ROWS: Final = 1000
-
-_INBOX: Final = r"^_INBOX[A-Za-z0-9_.\-]+$"
 
 
 class PreviewColumn(Message):
@@ -71,7 +69,7 @@ class PreviewPipeline(Query[Sent], subject="runner.preview"):
     """Names of samples to read; all samples when not given."""
     code: Code | None = None
     """In place of what the draft has as its main file."""
-    inbox: str = Field(pattern=_INBOX)
+    inbox: Inbox
     """The subject that the asker listens on for chunks."""
 
 
@@ -99,5 +97,5 @@ class RunTests(Query[Sent], subject="runner.run_tests"):
     """
 
     pipeline: PipelineName
-    inbox: str = Field(pattern=_INBOX)
+    inbox: Inbox
     """The subject that the asker listens on for chunks."""

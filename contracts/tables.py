@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from contracts.messages import Event, Message, Query
+from contracts.messages import Event, Inbox, Message, Query
 from contracts.names import Layer, Name, PipelineName
 from contracts.paging import PageRequest
 from contracts.text import Text
@@ -107,7 +107,7 @@ class RunSql(Query[ResultEnd], subject="query.run_sql"):
     """A branch to read in place of main, as that of a failed run."""
     snapshot: Text | None = Field(default=None, max_length=100)
     """An entry of the log of merges: main as it was right after it."""
-    inbox: str = Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")
+    inbox: Inbox
     """The subject that the asker listens on for chunks."""
 
 
@@ -120,7 +120,7 @@ class PreviewTable(Query[ResultEnd], subject="query.preview_table"):
     limit: int = Field(default=100, ge=0, le=10_000)
     snapshot: Text | None = Field(default=None, max_length=100)
     """An entry of the log of merges: the table as it was right after it."""
-    inbox: str = Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")
+    inbox: Inbox
     """The subject that the asker listens on for chunks."""
 
 
@@ -149,7 +149,7 @@ class SchemasEnd(Message):
 class ReadSchemas(Query[SchemasEnd], subject="query.read_schemas"):
     """Read the columns of every table on main: a `TableSchema` as JSON a line, in chunks to the asker's inbox."""
 
-    inbox: str = Field(pattern=r"^_INBOX[A-Za-z0-9_.\-]+$")
+    inbox: Inbox
     """The subject that the asker listens on for chunks."""
 
 

@@ -124,6 +124,15 @@ def start_detached(kind: str, data: Path, *, gateway_port: int) -> RunningServer
             cwd="/",
             start_new_session=True,
         )
+    try:
+        return _when_ready(process, directory, log)
+    except BaseException:
+        # In a session of its own it hears nothing of a Ctrl-C.
+        process.terminate()
+        raise
+
+
+def _when_ready(process: subprocess.Popen[bytes], directory: Path, log: Path) -> RunningServers:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -135,7 +144,6 @@ def start_detached(kind: str, data: Path, *, gateway_port: int) -> RunningServer
         if found is not None and found.pid == process.pid:
             return found
         time.sleep(0.1)
-    process.send_signal(signal.SIGTERM)
     raise Unavailable(f"the servers are not ready after {_START_SECONDS:g} s; see {log}")
 
 
@@ -145,8 +153,11 @@ def stop_servers(data: Path) -> int:
     holder = holder_of(directory)
     if holder is None:
         raise NotFound(f"no servers run on {directory}")
-    process = psutil.Process(holder)
-    os.kill(holder, signal.SIGTERM)
+    try:
+        process = psutil.Process(holder)
+        os.kill(holder, signal.SIGTERM)
+    except (psutil.NoSuchProcess, ProcessLookupError):  # it ended meanwhile
+        return holder
     _, alive = psutil.wait_procs([process], timeout=_STOP_SECONDS)
     if alive:
         raise Unavailable(f"process {holder} has not stopped after {_STOP_SECONDS:g} s")

@@ -5,7 +5,7 @@ documents, tests and the permissions of its user are made from the declarations)
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from inspect import getdoc
@@ -191,8 +191,20 @@ class Bus:
         """
         await self.send(event.address(), event_body(event), event_headers(event), stored=event.stored)
 
+    async def tell(self, events: Iterable[Event]) -> None:
+        """Publish events of which some may be lost; returns once NATS has read them, stored or not.
+
+        They are stored in this order, and before what is published after them. `Unavailable` as above.
+        """
+        for event in events:
+            await self.send(event.address(), event_body(event), event_headers(event), stored=False)
+        try:
+            await self.connection.flush(timeout=5)
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise Unavailable(f"NATS cannot be reached: {error!r}") from error
+
     async def send(self, subject: str, body: bytes, headers: Mapping[str, str], *, stored: bool) -> None:
-        """Publish a message in this service's name; `Unavailable` when NATS does not confirm it."""
+        """Publish a message in this service's name; `Unavailable` when NATS does not confirm one that is `stored`."""
         signed = {"ce-source": f"rat/{self.service}", **headers}
         try:
             if stored:

@@ -26,8 +26,8 @@ A = TypeVar("A")
 CHUNK_BYTES: Final = 200 * 1024
 PATIENCE_SECONDS: Final = 30.0
 """How long an asker may take with one chunk."""
-SILENCE_SECONDS: Final = 90.0
-"""How long an answering service may take from one chunk to the next."""
+SILENCE_SECONDS: Final = 100.0
+"""How long an answering service may take from one chunk to the next: more than to wait for a turn and then to work."""
 ANSWER_SECONDS: Final = 24 * 3600.0
 """How long the chunks may take in all; whoever asked may be slow to read them."""
 

@@ -88,13 +88,16 @@ class Settings(BaseSettings):
     """Runs after which a process of the warm pool is replaced."""
     runner_recycle_bytes: int = 1_500_000_000
     """Resident memory after which an idle process of the warm pool is replaced."""
-    preview_timeout_seconds: float = 60
-    """How long a preview may take, and tests that are run on demand; what is known by then is told."""
+    preview_timeout_seconds: float = Field(default=60, gt=0, le=60)
+    """How long a preview may take, and tests that are run on demand; what is known by then is told.
+
+    Whoever asked waits no longer than that, and than half a minute for its turn; likewise for a query.
+    """
     query_workers: int = Field(default_factory=lambda: min(4, os.cpu_count() or 2), ge=1)
     """Queries that one query service runs at a time, each in a process of its own."""
     query_memory_limit: str = "1GB"
     """What one query may use before it spills to disk, as DuckDB writes it."""
-    query_timeout_seconds: float = 60
+    query_timeout_seconds: float = Field(default=60, gt=0, le=60)
     """How long a query may work; waiting for whoever reads its result does not count."""
     spill_directory: str | None = None
     """Where DuckDB spills to; a temporary directory when not given."""

@@ -1,5 +1,6 @@
 """What a user does through HTTP and S3, for the tests of the whole platform."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,10 @@ from shared.settings import Settings
 from tests.waiting import eventually
 
 TERMINAL = ("success", "failed", "cancelled")
+
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+"""How the API writes times."""
 
 
 def unique(name: str) -> str:
@@ -122,3 +127,14 @@ async def client(settings: Settings, url: str) -> AsyncIterator[Client]:
         object_store(settings, "uploader") as bucket,
     ):
         yield Client(http, bucket)
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The body of an answer that tells of an error in the right shape."""
+    body: dict[str, Any] = answer.json()
+    assert (answer.status_code, body["error"]["code"]) == (status, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert {"type", "title", "status", "detail", "instance"} <= body.keys()
+    assert body["error"].keys() == {"code", "type", "message"}
+    assert body["status"] == status
+    return body

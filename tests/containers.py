@@ -27,7 +27,7 @@ from infra.preparing import prepare
 from infra.secrets import hand_out
 from infra.servers.apart import AUTHORITY
 from infra.servers.minio import RUN_ROLE
-from infra.servers.ports import choose_ports
+from infra.servers.ports import reserved_ports
 from infra.stacks.stack import PARTS, Stack, players
 from shared.settings import Settings
 from tests.waiting import eventually
@@ -172,9 +172,9 @@ async def containers(data: Path, *, gateway_port: int = 8080, servers: Collectio
     """
     data.mkdir(parents=True, exist_ok=True)
     wanted = [name for name in _IMAGES if name in players(servers, _PLAYERS)]
-    with _network() as (network, subnet):
+    with _network() as (network, subnet), reserved_ports(data, ["gateway"]) as ports:
         hosts = {name: str(subnet[number]) for name, number in _HOSTS.items()}
-        settings = hand_out(data / "secrets", _addresses(data, hosts, gateway_port))
+        settings = hand_out(data / "secrets", _addresses(data, hosts, gateway_port or ports["gateway"]))
         _let_containers_read(data / "secrets")
         with unwrapped(), _containers(wanted, hosts, network, data / "secrets") as made:
             running = {name: ContainerServer(_IMAGES[name], made[name], settings) for name in wanted}
@@ -204,7 +204,7 @@ def _addresses(data: Path, hosts: dict[str, str], gateway_port: int) -> Settings
         s3_run_role=RUN_ROLE,
         lakehouse="nessie",
         nessie_url=f"http://{hosts['nessie']}:19120",
-        gateway_port=gateway_port or choose_ports(data, ["gateway"])["gateway"],
+        gateway_port=gateway_port,
         spill_directory=str(spill),
     )
 

@@ -20,6 +20,8 @@ _EXIT_CODES: Final = {"NOT_FOUND": ExitCode.NOT_FOUND, "UNAVAILABLE": ExitCode.U
 _PAGE: Final = 200
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _RECONNECT_SECONDS: Final = 60.0
+_ANSWER_SECONDS: Final = 120.0
+"""The platform itself gives up a query, or a preview, before."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Api:
         self._client = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=httpx.Timeout(70, connect=5),
+            timeout=httpx.Timeout(_ANSWER_SECONDS, connect=5),
             # No proxy stands between a machine and itself.
             trust_env=host not in _LOOPBACK,
         )

@@ -4,6 +4,7 @@ import json
 import random
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -15,21 +16,24 @@ _HIGHEST: Final = 30_000
 """Below what systems give to outgoing connections, so that none of those sits on a port while its server restarts."""
 
 
-def choose_ports(directory: Path, names: Iterable[str]) -> dict[str, int]:
-    """A free port for each name. The choice is remembered, so that addresses outlive a restart.
+@contextmanager
+def reserved_ports(directory: Path, names: Iterable[str]) -> Iterator[dict[str, int]]:
+    """A free port for each name, until the block is left. The choice is remembered: addresses outlive a restart.
 
-    New ones lie side by side: two stacks that start at the same time seldom choose the same.
+    Another stack chooses none of them meanwhile, also while no server listens there yet, or not again yet.
     """
     remembered = _remembered(directory / "ports.json")
     chosen: dict[str, int] = {}
-    free = _free_ports()
-    for name in names:
-        port = remembered.get(name, 0)
-        while port in chosen.values() or not is_free(port):
-            port = next(free)
-        chosen[name] = port
-    write_privately(directory / "ports.json", json.dumps(remembered | chosen, indent=2))
-    return chosen
+    candidates = _candidates()
+    with ExitStack() as held:
+        for name in names:
+            port = remembered.get(name, 0)
+            while (reservation := _reserved(port)) is None:
+                port = next(candidates)
+            held.enter_context(reservation)
+            chosen[name] = port
+        write_privately(directory / "ports.json", json.dumps(remembered | chosen, indent=2))
+        yield chosen
 
 
 def is_free(port: int) -> bool:
@@ -43,9 +47,22 @@ def is_free(port: int) -> bool:
     return port != 0
 
 
-def _free_ports() -> Iterator[int]:
+def _reserved(port: int) -> socket.socket | None:
+    """Who holds the UDP port of this number has reserved the TCP port; no server of ours uses UDP."""
+    if not is_free(port):
+        return None
+    reservation = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        reservation.bind(("127.0.0.1", port))
+    except OSError:
+        reservation.close()
+        return None
+    return reservation
+
+
+def _candidates() -> Iterator[int]:
     first = random.randint(_LOWEST, _HIGHEST)  # noqa: S311
-    yield from filter(is_free, (*range(first, _HIGHEST + 1), *range(_LOWEST, first)))
+    yield from (*range(first, _HIGHEST + 1), *range(_LOWEST, first))
     raise Unavailable(f"no port between {_LOWEST} and {_HIGHEST} is free")
 
 

@@ -17,7 +17,7 @@ from infra.servers.minio import RUN_ROLE, minio, minio_program
 from infra.servers.nats import NODES, PORTS_OF_A_NODE, nats_node
 from infra.servers.nessie import PORTS as NESSIE_PORTS
 from infra.servers.nessie import nessie, nessie_jar, nessie_tokens
-from infra.servers.ports import choose_ports
+from infra.servers.ports import reserved_ports
 from infra.servers.postgres import postgres
 from infra.stacks.stack import PARTS, Stack, kept, players
 from shared.settings import Settings
@@ -54,10 +54,13 @@ async def distributed(
             if server in wanted:
                 await asyncio.to_thread(program)
         names = (*_PORTS, "gateway") if gateway_port == 0 else _PORTS
-        ports = choose_ports(claim.directory, names)
         credentials = read_credentials(claim.directory)
-        settings = _settings(claim, credentials, ports, gateway_port or ports["gateway"])
-        with guardian(claim.lock) as group, unwrapped():
+        with (
+            reserved_ports(claim.directory, names) as ports,
+            guardian(claim.lock) as group,
+            unwrapped(),
+        ):
+            settings = _settings(claim, credentials, ports, gateway_port or ports["gateway"])
             described = []
             if "postgres" in wanted:
                 described.append(await postgres(claim, settings, ports["postgres"], group))

@@ -10,7 +10,7 @@ from infra.servers.credentials import Credentials, read_credentials
 from infra.servers.directory import Claim, absolute, claimed
 from infra.servers.guardian import guardian
 from infra.servers.nats import nats_server
-from infra.servers.ports import choose_ports
+from infra.servers.ports import reserved_ports
 from infra.servers.postgres import postgres
 from infra.servers.seaweedfs import PORTS as SEAWEEDFS_PORTS
 from infra.servers.seaweedfs import RUN_ROLE, grpc_sockets, seaweedfs
@@ -45,10 +45,14 @@ async def embedded(data: Path, *, gateway_port: int = 8080, servers: Collection[
     async with claimed(absolute(data)) as claim:
         claim.dedicate("embedded")
         names = (*_PORTS, "gateway") if gateway_port == 0 else _PORTS
-        ports = choose_ports(claim.directory, names)
         credentials = read_credentials(claim.directory)
-        settings = _settings(claim, credentials, ports, gateway_port or ports["gateway"])
-        with guardian(claim.lock) as group, _sockets_removed(ports), unwrapped():
+        with (
+            reserved_ports(claim.directory, names) as ports,
+            guardian(claim.lock) as group,
+            _sockets_removed(ports),
+            unwrapped(),
+        ):
+            settings = _settings(claim, credentials, ports, gateway_port or ports["gateway"])
             async with webhook(settings) as address:
                 wanted = players(servers, _PLAYERS)
                 described = []

@@ -29,6 +29,9 @@ _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 NOTES: Final = "rat_notes"
 """Where in a request's state its `Notes` are."""
 
+ANONYMOUS: Final = "anonymous"
+"""Who calls where nobody needs a token."""
+
 Record = Callable[[AuditRecorded], Awaitable[None]]
 
 
@@ -36,7 +39,8 @@ Record = Callable[[AuditRecorded], Awaitable[None]]
 class Notes:
     """What is learned about a request while it is answered."""
 
-    caller: str = "anonymous"
+    caller: str = ANONYMOUS
+    """The name of the token."""
     resource: str | None = None
     """What it is about, where the path does not say it."""
     detail: dict[str, Any] = field(default_factory=dict)

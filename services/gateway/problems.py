@@ -7,7 +7,8 @@ from typing import Any, Final
 from litestar.exceptions import HTTPException, NotFoundException, ValidationException
 from pydantic import ValidationError
 
-from shared.errors import Forbidden, Internal, Invalid, NotFound, RatError, Unauthenticated
+from shared.errors import Forbidden, Internal, Invalid, NotFound, RatError, Unauthenticated, Unavailable
+from shared.failures import TRANSIENT
 from shared.fields import field_problems
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -70,6 +71,9 @@ def as_error(raised: BaseException) -> RatError:
             return NotFound("there is nothing at this path")
         case HTTPException() if raised.status_code < 500:
             return _OF_STATUS.get(raised.status_code, Invalid)(raised.detail or HTTPStatus(raised.status_code).phrase)
+        case _ if isinstance(raised, TRANSIENT):
+            # Such as the database of the tokens.
+            return Unavailable(f"a server that is needed cannot be reached: {type(raised).__name__}")
         case _:
             return Internal("internal error; the log has the details under the request's id")
 

@@ -1,5 +1,6 @@
 """What was read moves to `_processed/`, and what was deleted leaves the store, when no run reads it any more."""
 
+from typing import Final
 from uuid import UUID
 
 import asyncpg
@@ -10,10 +11,13 @@ from services.ingest.keys import processed_key
 from services.ingest.store import archive, zones
 from services.ingest.store.archive import ArchivableFile, Deletion
 from shared.database import Connection, transaction
-from shared.errors import NotFound
+from shared.errors import Forbidden, Invalid, NotFound
 from shared.object_store import ObjectStore
 
 log = structlog.get_logger()
+
+_REFUSED: Final = (Invalid, Forbidden)
+"""What the store has against one object, and not against the next: its name is too long, or it is locked."""
 
 
 async def archive_read_files(db: asyncpg.Pool, objects: ObjectStore) -> None:
@@ -33,12 +37,15 @@ async def archive_read_files(db: asyncpg.Pool, objects: ObjectStore) -> None:
 async def _move_all(db: asyncpg.Pool, objects: ObjectStore) -> None:
     tried: list[UUID] = []
     while True:
-        async with transaction(db) as connection:
-            file = await archive.next_to_move(connection, tried)
-            if file is None:
-                return
-            tried.append(file.id)
-            await _move(connection, objects, file)
+        try:
+            async with transaction(db) as connection:
+                file = await archive.next_to_move(connection, tried)
+                if file is None:
+                    return
+                tried.append(file.id)
+                await _move(connection, objects, file)
+        except _REFUSED as error:
+            log.warning("a file could not be archived", file_id=str(tried[-1]), error=error.message)
 
 
 async def _move(connection: Connection, objects: ObjectStore, file: ArchivableFile) -> None:
@@ -51,10 +58,8 @@ async def _move(connection: Connection, objects: ObjectStore, file: ArchivableFi
         log.warning("a file was gone before it could be archived", key=file.place.key, version_id=file.version_id)
         await archive.note_lost(connection, file.id)
         return
-    is_wanted = await archive.note_moved(connection, file.id, target, copied.version_id or "null")
+    await archive.note_moved(connection, file.id, target, copied.version_id or "null")
     await archive.ask_to_delete_version(connection, file)
-    if not is_wanted:
-        await archive.ask_to_delete(connection, [file.id])
 
 
 async def delete_from_store(db: asyncpg.Pool, objects: ObjectStore) -> None:
@@ -65,14 +70,22 @@ async def delete_from_store(db: asyncpg.Pool, objects: ObjectStore) -> None:
         async with transaction(db) as connection:
             await zones.await_claims(connection, zone_id)
             await archive.clear(connection, zone_id)
-    is_done = False
-    while not is_done:
-        async with transaction(db) as connection:
-            deletion = await archive.next_deletion(connection)
-            if deletion is not None:
+    await _delete_all(db, objects)
+
+
+async def _delete_all(db: asyncpg.Pool, objects: ObjectStore) -> None:
+    tried: list[Deletion] = []
+    while True:
+        try:
+            async with transaction(db) as connection:
+                deletion = await archive.next_deletion(connection, tried)
+                if deletion is None:
+                    return
+                tried.append(deletion)
                 await _delete(objects, deletion)
                 await archive.note_deleted(connection, deletion)
-        is_done = deletion is None
+        except _REFUSED as error:
+            log.warning("a file could not be deleted from the store", key=tried[-1].key, error=error.message)
 
 
 async def _delete(objects: ObjectStore, deletion: Deletion) -> None:

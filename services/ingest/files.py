@@ -10,14 +10,15 @@ from services.ingest.store import archive, files
 from services.ingest.zones import find
 from shared.database import Connection, transaction
 from shared.errors import Conflict, NotFound
+from shared.pages import cursor_after, fitting
 
 
 async def page(db: asyncpg.Pool, query: ListFiles) -> LandingFiles:
     """A page of the files of a zone."""
     zone = await find(db, query.namespace, query.zone)
     total = await files.count(db, zone.id, query.state)
-    shown = await files.page(db, zone.id, query.state, limit=query.limit, start=query.start)
-    return LandingFiles(files=shown, total=total, next_cursor=query.next_cursor(total))
+    shown = fitting(await files.page(db, zone.id, query.state, limit=query.limit, start=query.start))
+    return LandingFiles(files=shown, total=total, next_cursor=cursor_after(query, shown, total))
 
 
 async def show(db: asyncpg.Pool, namespace: str, zone: str, file_id: UUID) -> LandingFile:

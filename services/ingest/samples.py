@@ -7,6 +7,7 @@ from contracts.landing import ListSamples, Sample, Samples
 from services.ingest.keys import SAMPLES, zone_prefix
 from shared.errors import NotFound
 from shared.object_store import ObjectStore
+from shared.pages import cursor_after, fitting
 
 
 async def page(objects: ObjectStore, query: ListSamples) -> Samples:
@@ -17,11 +18,8 @@ async def page(objects: ObjectStore, query: ListSamples) -> Samples:
         async for found in objects.objects(prefix)
         if not found.key.endswith("/")
     ]
-    return Samples(
-        files=samples[query.start : query.start + query.limit],
-        total=len(samples),
-        next_cursor=query.next_cursor(len(samples)),
-    )
+    shown = fitting(samples[query.start : query.start + query.limit])
+    return Samples(files=shown, total=len(samples), next_cursor=cursor_after(query, shown, len(samples)))
 
 
 async def remove(objects: ObjectStore, namespace: str, zone: str, filename: str) -> None:

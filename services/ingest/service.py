@@ -110,8 +110,8 @@ class Ingest:
         self.must_tidy.set()
 
     async def remove_zones(self, event: NamespaceRemoved) -> None:
-        """Remove the zones of a namespace that was deleted."""
-        await zones.remove_all(self.db, event.namespace)
+        """Remove the zones of a namespace that was deleted, and none that was made in the next one of its name."""
+        await zones.remove_all(self.db, event.namespace, event.occurred_at)
         self.must_tidy.set()
 
     # What is asked about zones

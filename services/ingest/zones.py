@@ -1,5 +1,6 @@
 """Landing zones as users make, see, change and remove them."""
 
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -9,13 +10,14 @@ from services.ingest.store import archive, files, zones
 from services.ingest.store.zones import ZoneRecord
 from shared.database import Connection, transaction
 from shared.errors import AlreadyExists, NotFound
+from shared.pages import cursor_after, fitting
 
 
 async def page(db: asyncpg.Pool, query: ListZones) -> Zones:
     """A page of zones."""
     total = await zones.count(db, query.namespace)
-    shown = await zones.page(db, query.namespace, limit=query.limit, start=query.start)
-    return Zones(zones=shown, total=total, next_cursor=query.next_cursor(total))
+    shown = fitting(await zones.page(db, query.namespace, limit=query.limit, start=query.start))
+    return Zones(zones=shown, total=total, next_cursor=cursor_after(query, shown, total))
 
 
 async def create(db: asyncpg.Pool, query: CreateZone) -> Zone:
@@ -57,10 +59,10 @@ async def remove(db: asyncpg.Pool, namespace: str, name: str) -> None:
         await _remove_files(connection, zone_id)
 
 
-async def remove_all(db: asyncpg.Pool, namespace: str) -> None:
-    """Remove all zones of a namespace."""
+async def remove_all(db: asyncpg.Pool, namespace: str, until: datetime) -> None:
+    """Remove all zones of a namespace that were made up to a moment."""
     async with transaction(db) as connection:
-        for name in await zones.names_in(connection, namespace):
+        for name in await zones.names_in(connection, namespace, until):
             zone_id = await zones.remove(connection, namespace, name)
             if zone_id is not None:
                 await _remove_files(connection, zone_id)

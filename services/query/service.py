@@ -37,6 +37,7 @@ from shared.errors import Invalid, NotFound
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.port import MAIN, Lakehouse, Relation, RelationKind
 from shared.object_store import object_store
+from shared.pages import cursor_after, fitting
 from shared.settings import Settings
 
 _DOCS_AT_ONCE: Final = 50
@@ -148,13 +149,10 @@ class QueryService:
         facts, docs = await asyncio.gather(
             self.facts.of_all(relations[table].location for table in page), self._docs(page)
         )
-        return Tables(
-            tables=[
-                Table(**_summary(table, fact, docs.get(str(table)))) for table, fact in zip(page, facts, strict=True)
-            ],
-            total=len(names),
-            next_cursor=query.next_cursor(len(names)),
+        tables = fitting(
+            [Table(**_summary(table, fact, docs.get(str(table)))) for table, fact in zip(page, facts, strict=True)]
         )
+        return Tables(tables=tables, total=len(names), next_cursor=cursor_after(query, tables, len(names)))
 
     async def _docs(self, tables: list[Qualified]) -> dict[str, TableSummary]:
         """What is said about these tables, by name."""

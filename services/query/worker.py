@@ -24,6 +24,7 @@ from shared.errors import Internal, Invalid, RatError, Unavailable
 from shared.lakehouse.views import in_order
 from shared.settings import Settings
 from shared.sql_names import Quoted, quote_reserved
+from shared.sql_trees import tree_of
 
 TYPE_KEY: Final = b"rat:type"
 """The key of a field's metadata under which its DuckDB type stands."""
@@ -115,7 +116,8 @@ def parse(database: duckdb.DuckDBPyConnection, sql: str, namespace: str) -> Name
     if len(statements) != 1:
         raise Refused("Parser", Problem(f"Parser Error: {_ONE_SELECT}; there are {len(statements)} statements"))
     read = _explained(sql) if statements[0].type == duckdb.StatementType.EXPLAIN else sql
-    tree = _tree(database, read)
+    # DESCRIBE, SUMMARIZE and SHOW are SELECTs to DuckDB.
+    tree = tree_of(database, read)
     if tree["error"]:
         raise Refused("Parser", _no_tree(tree, statements[0]))
     found = names_in(tree, namespace)
@@ -147,14 +149,6 @@ def _explained(sql: str) -> str:
         while words[position : position + 1] in _OPTIONS:
             position += 1
     return text[starts[position] :].decode() if position < len(starts) else ""
-
-
-def _tree(database: duckdb.DuckDBPyConnection, sql: str) -> dict[str, Any]:
-    """The parse tree of one SELECT (DESCRIBE, SUMMARIZE and SHOW are such to DuckDB); `error` is true for all else."""
-    row = database.execute("select json_serialize_sql($1::varchar)", [sql]).fetchone()
-    assert row is not None
-    tree: dict[str, Any] = json.loads(row[0])
-    return tree
 
 
 def _check_found(names: Names, found: Found, namespace: str) -> None:

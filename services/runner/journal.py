@@ -18,7 +18,7 @@ _LONGEST_SHOWN: Final = 10_000
 _WAITING: Final = 10_000
 """Lines that wait for the bus at the most; what comes then is only in the log in S3."""
 _AT_ONCE: Final = 50
-"""Events whose confirmation is waited for together: they are sent in order, and so stored in order."""
+"""Events that are told together."""
 
 
 class Journal:
@@ -70,12 +70,10 @@ class Journal:
             events = [await self._waiting.get()]
             while not self._waiting.empty() and len(events) < _AT_ONCE:
                 events.append(self._waiting.get_nowait())
-            await asyncio.gather(*(self._publish(event) for event in events))
-
-    async def _publish(self, event: Event) -> None:
-        with suppress(RatError):
-            await self._bus.publish(event)
-        self._waiting.task_done()
+            with suppress(RatError):
+                await self._bus.tell(events)
+            for _ in events:
+                self._waiting.task_done()
 
 
 @asynccontextmanager

@@ -45,6 +45,7 @@ class Lending:
         """See to it that the process has a key, one that reads the landing zones of this namespace, too."""
         if zones_of is not None and zones_of not in self.zones_of:
             self.zones_of.add(zones_of)
+            await end_all(self._making)
             self._making = None
         if self._making is None:
             self._begin()

@@ -1,11 +1,10 @@
 """A preview inside its process: the code is compiled and run over what the runner gives it, and nothing is written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Final, Literal
 from uuid import UUID
-
-import duckdb
 
 from contracts.messages import utc_now
 from contracts.names import Qualified
@@ -27,6 +26,36 @@ _NO_RUN: Final = UUID(int=0)
 _BATCH_ROWS: Final = 256
 _MOST_BYTES: Final = 8_000_000
 """Of the rows as JSON; what comes after them is not shown."""
+
+
+@dataclass
+class _Shown:
+    """The first rows of a result as JSON knows them: so many, and no more than can be looked at."""
+
+    most: int
+    rows: list[dict[str, object]] = field(default_factory=list)
+    _bytes: int = 0
+    _is_cut: bool = False
+
+    @property
+    def room(self) -> int:
+        """How many rows may come."""
+        return 0 if self._is_cut else self.most - len(self.rows)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be said about the rows."""
+        return [f"only {len(self.rows)} rows are shown: more of them are too large to look at"] if self._is_cut else []
+
+    def add(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Take rows for which there is room."""
+        for row in rows:
+            shown = {name: json_safe(value) for name, value in row.items()}
+            self._bytes += len(repr(shown))
+            self._is_cut = self._bytes > _MOST_BYTES and bool(self.rows)
+            if self._is_cut:
+                return
+            self.rows.append(shown)
 
 
 class PreviewWork:
@@ -60,14 +89,12 @@ class PreviewWork:
                 columns = [
                     PreviewColumn(name=name, type=str(kind)) for name, kind, *_ in rows.connection.description or []
                 ]
-                first: list[dict[str, object]] = []
+                shown = _Shown(self._order.limit)
                 count = 0
                 for batch in reader:
-                    if len(first) < self._order.limit:
-                        first += batch.slice(0, self._order.limit - len(first)).to_pylist()
+                    shown.add(batch.slice(0, shown.room).to_pylist())
                     count += batch.num_rows
-            shown = [{name: json_safe(value) for name, value in row.items()} for row in first]
-            self._parent.say(Previewed(columns=columns, rows=shown, warnings=[]))
+            self._parent.say(Previewed(columns=columns, rows=shown.rows, warnings=shown.warnings))
             self._parent.say(Previewed(total_row_count=count))
 
     def _query(self, bound: Bound) -> None:
@@ -94,22 +121,10 @@ class PreviewWork:
         with errors_of(bound, prefix):
             result = self._connection.execute(f"{prefix}{bound.sql}\n) limit {limit}")
             columns = [PreviewColumn(name=name, type=str(kind)) for name, kind, *_ in result.description or []]
-            rows, warnings = self._fetched(result, [column.name for column in columns])
-        return Previewed(columns=columns, rows=rows, warnings=warnings)
-
-    def _fetched(
-        self, result: duckdb.DuckDBPyConnection, names: list[str]
-    ) -> tuple[list[dict[str, object]], list[str]]:
-        rows: list[dict[str, object]] = []
-        size = 0
-        while batch := result.fetchmany(_BATCH_ROWS):
-            for values in batch:
-                row = {name: json_safe(value) for name, value in zip(names, values, strict=True)}
-                size += len(repr(row))
-                if size > _MOST_BYTES and rows:
-                    return rows, [f"only {len(rows)} rows are shown: more of them are too large to look at"]
-                rows.append(row)
-        return rows, []
+            names, shown = [column.name for column in columns], _Shown(limit)
+            while shown.room and (batch := result.fetchmany(_BATCH_ROWS)):
+                shown.add(dict(zip(names, values, strict=True)) for values in batch)
+        return Previewed(columns=columns, rows=shown.rows, warnings=shown.warnings)
 
     def _count(self, bound: Bound) -> int:
         prefix = "select count(*) from (\n"

@@ -43,7 +43,7 @@ from services.runner.preview import PreviewWork, judge_main
 from services.runner.problems import AuthorError, WorkFailed
 from services.runner.validate import validate
 from services.runner.work import Work
-from services.runner.workplace import Parent, Workplace
+from services.runner.workplace import Parent, Workplace, sayable
 from shared.errors import Conflict, Declined, Unavailable
 from shared.lakehouse.branch_catalog import BranchCatalog
 from shared.lakehouse.port import MAIN, BranchClosed
@@ -81,7 +81,7 @@ def main() -> None:
                 case CompactOrder() as order:
                     _compact(workplace, order)
                 case ValidationOrder() as order:
-                    parent.say(Validated(validation=validate(workplace.connection, order.pipeline, order.files)))
+                    _validate(workplace, order)
                 case other:
                     raise AssertionError(f"{type(other).__name__} was not asked for")
 
@@ -138,6 +138,14 @@ def _test(workplace: Workplace, order: TestOrder) -> None:
     workplace.parent.say(said)
 
 
+def _validate(workplace: Workplace, order: ValidationOrder) -> None:
+    try:
+        said: Validated | Failed = Validated(validation=validate(workplace.connection, order.pipeline, order.files))
+    except Exception as error:
+        said = _failed(error)
+    workplace.parent.say(said)
+
+
 def _compact(workplace: Workplace, order: CompactOrder) -> None:
     """Write the small files of a table anew, and commit them on one branch after the other, until it is over."""
     parent, name = workplace.parent, Qualified.parse(order.table)
@@ -166,7 +174,7 @@ def _failed(error: Exception) -> Failed:
     kind, message = _failure(error)
     if kind is FailureKind.INTERNAL:
         sys.excepthook(type(error), error, error.__traceback__)
-    return Failed(kind=kind, error=message)
+    return Failed(kind=kind, error=sayable(message))
 
 
 def _failure(error: Exception) -> tuple[FailureKind, str]:

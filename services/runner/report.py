@@ -5,7 +5,7 @@ from typing import Final
 
 from contracts.names import Qualified
 from contracts.reports import AttemptReport, QualityResult
-from contracts.runs import AttemptFinished, EndRun, LogLine, Phase, QualityCounts, RunStatus, WrittenTable
+from contracts.runs import AttemptFinished, EndRun, LogLine, QualityCounts, RunStatus, WrittenTable
 from shared.lakehouse.port import Merged
 
 LAST_LOG_LINES: Final = 100
@@ -30,10 +30,9 @@ def finished(
     report: AttemptReport,
     *,
     merged: Merged | None,
-    phases: Sequence[Phase] = (),
     lines: Sequence[LogLine] = (),
 ) -> AttemptFinished:
-    """The end of a run as its attempt reports it; `phases` and `lines` are those that the report does not have."""
+    """The end of a run as its attempt reports it, with the log, which the report does not have."""
     pipeline = Qualified.parse(report.pipeline)
     text = report.model_dump_json()
     return AttemptFinished(
@@ -44,7 +43,7 @@ def finished(
         error_kind=report.error_kind,
         branch=report.branch,
         rows_written=report.rows_written,
-        phases=[*report.phases, *phases],
+        phases=report.phases,
         quality=counts(report.quality),
         files_read=report.files_read,
         tables=written_tables(merged),

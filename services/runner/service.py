@@ -19,7 +19,7 @@ from contracts.runs import AttemptFinished, CheckAttempt, ClaimRun, LogWritten, 
 from services.runner import domain
 from services.runner.code import Code
 from services.runner.domain import Work
-from services.runner.frames import Validated, ValidationOrder
+from services.runner.frames import Failed, Validated, ValidationOrder
 from services.runner.held import HeldRun
 from services.runner.keys import run_keys
 from services.runner.looks import Looks
@@ -29,7 +29,7 @@ from services.runner.resources import Resources
 from services.runner.upkeep import Upkeep
 from shared.background import background, end, every
 from shared.bus import Bus, connect
-from shared.errors import Unavailable
+from shared.errors import Internal, Unavailable
 from shared.lakehouse.connect import lakehouse
 from shared.leases import Lease, Taker
 from shared.logs import correlation_id
@@ -74,6 +74,8 @@ class Runner:
                 answer = await process.receive()
         except (TimeoutError, ProcessLost) as error:
             raise Unavailable(f"the files could not be checked within {_VALIDATION_SECONDS:g} s") from error
+        if isinstance(answer, Failed):
+            raise Internal(f"the files could not be checked: {answer.error}")
         assert isinstance(answer, Validated), f"a validation was answered by {answer.type}"
         return answer.validation
 

@@ -137,8 +137,8 @@ class Rendered:
 def render(path: str, template: str, facts: Facts) -> Rendered:
     """Render a file of SQL; `AuthorError` names the line that does not render."""
     template = re.sub(r"\r\n|\r", "\n", template)
-    if re.search("[\ufdd0-\ufdef]", template):
-        raise AuthorError(Problem(path, "the file has characters that are none (U+FDD0 to U+FDEF)"))
+    if re.search("[\0\ufdd0-\ufdef]", template):
+        raise AuthorError(Problem(path, "the file has characters that are none (NUL, or U+FDD0 to U+FDEF)"))
     scope = Scope(facts)
     sql, _, _ = _without_values(_render(path, template, scope))
     missing = tuple(dict.fromkeys(scope.missing_parameters))

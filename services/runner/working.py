@@ -232,18 +232,21 @@ class Working:
         step = domain.after_check(state)
         if not isinstance(step, Work):
             raise Halted(step)
-        await self._close_older_branches()
-        if merged := await look(lakehouse, attempt.run_id, attempt.attempt - 1, attempt.head, answered=self.answered):
-            raise Halted(FoundOnMain(merged))
+        # Before the first attempt there was none, with a branch or on main.
+        if attempt.attempt > 1:
+            await self._end_earlier_attempts()
         self.journal.phase(phase_since(began, "branch", branch=self._branch, base=self.base))
         self.journal.log(f"attempt {attempt.attempt} works on branch {self._branch}, made from snapshot {self.base}")
 
-    async def _close_older_branches(self) -> None:
-        if self.attempt.attempt == 1:
-            return
-        branches = await open_branches(self.resources.lakehouse, self.attempt.run_id)
-        for name in domain.older_branches(branches, self.attempt.run_id, self.attempt.attempt):
-            await self.resources.lakehouse.close_branch(name)
+    async def _end_earlier_attempts(self) -> None:
+        """Close the branches of earlier attempts, then see whether one of them has merged."""
+        lakehouse, attempt = self.resources.lakehouse, self.attempt
+        for name in domain.older_branches(
+            await open_branches(lakehouse, attempt.run_id), attempt.run_id, attempt.attempt
+        ):
+            await lakehouse.close_branch(name)
+        if merged := await look(lakehouse, attempt.run_id, attempt.attempt - 1, attempt.head, answered=self.answered):
+            raise Halted(FoundOnMain(merged))
 
     async def _locate(self, tables: list[str]) -> Locations:
         return await locate(self.resources.lakehouse, self.resources.objects, tables, self._branch)

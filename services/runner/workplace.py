@@ -53,7 +53,7 @@ class Parent:
 
     def log(self, message: str, level: Literal["info", "warning", "error"] = "info") -> None:
         """Write a line into the run's log."""
-        self.say(Logged(line=LogLine(timestamp=utc_now(), level=level, message=message)))
+        self.say(Logged(line=LogLine(timestamp=utc_now(), level=level, message=sayable(message))))
 
     def _receive_for_ever(self, receive: BinaryIO) -> None:
         while True:
@@ -69,6 +69,11 @@ class Parent:
                     self.use_key(heard)
                 case _:
                     self._received.put(heard)
+
+
+def sayable(text: str) -> str:
+    """The text as JSON can hold it: half a character, which an author's Python may come to, becomes `?`."""
+    return text.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True)

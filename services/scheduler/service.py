@@ -29,6 +29,7 @@ from shared.database import database, transaction
 from shared.due import when_due
 from shared.errors import NotFound
 from shared.outbox import emit, relay
+from shared.pages import cursor_after, fitting
 from shared.settings import Settings
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -73,7 +74,8 @@ class Scheduler:
     async def list_schedules(self, query: ListSchedules) -> Schedules:
         """List schedules, each with its next times."""
         schedules, total = await store.page(self.db, query)
-        return Schedules(schedules=schedules, total=total, next_cursor=query.next_cursor(total))
+        shown = fitting(schedules)
+        return Schedules(schedules=shown, total=total, next_cursor=cursor_after(query, shown, total))
 
     async def find_schedule(self, query: FindSchedule) -> Schedule:
         """Show one schedule."""

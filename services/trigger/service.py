@@ -50,6 +50,7 @@ from shared.due import when_due
 from shared.errors import Conflict, NotFound
 from shared.leases import Taker
 from shared.outbox import relay
+from shared.pages import cursor_after, fitting
 from shared.settings import Settings
 
 PATIENCE: Final = timedelta(minutes=1)
@@ -80,10 +81,12 @@ class Trigger:
 
     async def follow_run(self, event: RunFinished) -> None:
         """Release the firings that waited for this run, and fire the triggers that watch its success."""
+        source = watches.pipeline_source(event.pipeline)
+        if not await states.concerned(self.db, source, event.run_id):
+            return
         await firing.end(self.db, event.run_id)
         if event.status is not RunStatus.SUCCESS:
             return
-        source = watches.pipeline_source(event.pipeline)
         cause = Cause(event.event_id, event.subject)
         if event.dry_run:
             await firing.skip(self.db, source, cause, "a dry run fires nothing")
@@ -121,7 +124,8 @@ class Trigger:
         page, total = await triggers.of_pipeline(self.db, query)
         if total == 0:
             await self.bus.ask(FindPipeline(pipeline=query.pipeline))
-        return Triggers(triggers=page, total=total, next_cursor=query.next_cursor(total))
+        shown = fitting(page)
+        return Triggers(triggers=shown, total=total, next_cursor=cursor_after(query, shown, total))
 
     async def find_trigger(self, query: FindTrigger) -> ShownTrigger:
         """Show one trigger."""
@@ -161,7 +165,8 @@ class Trigger:
         """Say what a trigger decided on each of its events, and why."""
         await self._find(query)
         page, total = await decisions.of_trigger(self.db, query)
-        return TriggerDecisions(decisions=page, total=total, next_cursor=query.next_cursor(total))
+        shown = fitting(page)
+        return TriggerDecisions(decisions=shown, total=total, next_cursor=cursor_after(query, shown, total))
 
     async def fire_trigger(self, query: FireTrigger) -> TriggerDecision:
         """Fire a trigger by hand."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ import httpx
 import psutil
 import pytest
 
+from infra.servers.directory import holder_of
 from tests.processes import RAT
 from tests.waiting import eventually
 
@@ -51,6 +53,21 @@ async def test_servers_are_started_used_by_services_apart_and_stopped(kind: str,
     rat(data, "status", code=3)
 
 
+async def test_servers_whose_start_is_interrupted_do_not_go_on(kind: str, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    arguments = ["servers", "up", "--detach", "--stack", kind, "--port", "0", "--data", data]
+    starting = await asyncio.create_subprocess_exec(RAT, *arguments)
+    try:
+        await eventually(lambda: holder_of(data))
+
+        starting.send_signal(signal.SIGINT)
+
+        assert await starting.wait() == 130
+        await eventually(lambda: holder_of(data) is None)
+    finally:
+        rat(data, "down")
+
+
 async def services_find_their_servers(environment: Path, log: Path) -> None:
     assert stat.S_IMODE(environment.stat().st_mode) == 0o600
     script = f'set -a; . "{environment}"; set +a; exec "{RAT}" serve all'
@@ -73,7 +90,7 @@ async def a_server_that_dies_is_shown_again(data: Path, started: Any) -> None:
         [shown] = [server for server in state(data)["servers"] if server["name"] == victim["name"]]
         return bool(shown["pid"] != victim["pid"] and shown["state"] == "ready")
 
-    await eventually(is_back, within=60)
+    await eventually(is_back, within=180)
 
 
 async def test_a_directory_holds_the_data_of_one_kind_of_stack(kind: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from infra.preparing import prepare
 from infra.servers.nats import configuration
-from infra.servers.ports import choose_ports
+from infra.servers.ports import reserved_ports
 from infra.servers.programs import program
 from infra.stacks.stack import Stack
 from services.gateway.tokens import Scope, tokens
@@ -40,16 +40,16 @@ async def rat(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]
 @asynccontextmanager
 async def nats_alone(settings: Settings, folder: Path) -> AsyncIterator[Settings]:
     """A NATS server that no stack looks after."""
-    port = choose_ports(folder, ["nats"])["nats"]
     path = folder / "nats.conf"
-    path.write_text(json.dumps(configuration("alone", folder, settings, host="127.0.0.1", port=port)))
-    with (folder / "nats.log").open("wb") as log:
+    with reserved_ports(folder, ["nats"]) as ports, (folder / "nats.log").open("wb") as log:
+        config = configuration("alone", folder, settings, host="127.0.0.1", port=ports["nats"])
+        path.write_text(json.dumps(config))
         server = await asyncio.create_subprocess_exec(program("nats-server"), "--config", path, stderr=log)
-    try:
-        yield settings.model_copy(update={"nats_urls": [f"nats://127.0.0.1:{port}"], "nats_replicas": 1})
-    finally:
-        server.terminate()
-        await server.wait()
+        try:
+            yield settings.model_copy(update={"nats_urls": [f"nats://127.0.0.1:{ports['nats']}"], "nats_replicas": 1})
+        finally:
+            server.terminate()
+            await server.wait()
 
 
 @asynccontextmanager

@@ -98,6 +98,25 @@ async def test_a_zone_is_made_shown_changed_listed_and_removed(they: Neighbours)
         await they.gateway.ask(FindZone(namespace="default", name=name))
 
 
+async def test_zones_of_which_there_is_much_to_tell_come_in_more_pages(they: Neighbours) -> None:
+    namespace = unique("ns")
+    they.namespaces.add(namespace)
+    columns = ", ".join(f"column_{number} varchar" for number in range(3000))
+    made = [
+        await they.gateway.ask(CreateZone(namespace=namespace, name=f"zone_{number:02}", expected_schema=columns))
+        for number in range(20)
+    ]
+
+    page = await they.gateway.ask(ListZones(namespace=namespace, limit=200))
+    listed = page.zones
+    while page.next_cursor is not None:
+        page = await they.gateway.ask(ListZones(namespace=namespace, limit=200, cursor=page.next_cursor))
+        listed = [*listed, *page.zones]
+
+    assert listed == made
+    assert page.total == 20
+
+
 async def test_a_zone_needs_a_namespace_that_exists_and_a_name_that_is_free(they: Neighbours) -> None:
     zone = await they.zone()
 
@@ -140,6 +159,25 @@ async def test_zones_go_with_their_namespace(they: Neighbours) -> None:
     await eventually(is_gone)
     with pytest.raises(NotFound):
         await they.gateway.ask(FindZone(namespace=namespace, name=zone.name))
+
+
+async def test_zones_of_a_new_namespace_of_the_name_stay_when_the_end_of_the_old_one_is_heard_late(
+    they: Neighbours,
+) -> None:
+    namespace = unique("ns")
+    they.namespaces.add(namespace)
+    old = await they.zone(namespace=namespace)
+    removed = NamespaceRemoved(namespace=namespace)
+    new = await they.zone(namespace=namespace)
+
+    await they.catalog.publish(removed)
+
+    async def left() -> bool:
+        zones = (await they.gateway.ask(ListZones(namespace=namespace))).zones
+        assert new in zones
+        return old not in zones
+
+    await eventually(left)
 
 
 # Arrivals

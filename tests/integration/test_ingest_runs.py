@@ -13,6 +13,7 @@ from contracts.landing import (
     FileProcessed,
     FileState,
     RejectFile,
+    RemoveFile,
     RemoveZone,
     Zone,
     ZoneForm,
@@ -365,6 +366,27 @@ async def test_nothing_is_archived_while_another_run_holds_it(they: Neighbours) 
         return await keys(they, zone) == {f"_processed/{run_id}/a.csv"}
 
     await eventually(is_moved)
+
+
+async def test_a_file_that_cannot_be_archived_holds_up_no_other(they: Neighbours) -> None:
+    # Its place in the archive would have a longer key than S3 takes.
+    long = "/".join(["x" * 200] * 4) + "/" + "y" * 150
+    zone, pipeline, run_id = await zone_with(they, long, "a.csv"), orders(), uuid4()
+    await they.publish(pipeline, zone, archives=True)
+    await they.claim(run_id, pipeline, zone)
+    await they.finish(run_id, pipeline)
+    other = await zone_with(they, "b.csv")
+
+    [file] = (await they.files(other)).values()
+    await they.gateway.ask(RemoveFile(namespace="default", zone=other.name, file_id=file.id))
+
+    async def is_done() -> bool:
+        return await keys(they, zone) == {long, f"_processed/{run_id}/a.csv"} and not await keys(they, other)
+
+    await eventually(is_done)
+    assert processed(they, run_id) == []
+    await they.gateway.ask(RemoveZone(namespace="default", name=zone.name))
+    await eventually(lambda: processed(they, run_id))
 
 
 async def test_an_older_publication_that_is_heard_late_changes_nothing(they: Neighbours) -> None:

@@ -334,6 +334,17 @@ result = duckdb.sql("select table_name from duckdb_tables()")
 """
 
 
+async def test_half_a_character_is_told_as_a_mark_and_costs_no_process(around: Surroundings) -> None:
+    one, ended = await run(
+        around, "def pipeline(ctx):\n    ctx.log.info('half \\ud800')\n    raise ValueError('half \\ud800')"
+    )
+
+    assert ended.error_kind is ErrorKind.PYTHON
+    assert ended.error is not None
+    assert ended.error.startswith("pipeline.py:3: ValueError: half ?")
+    assert ("info", "half ?") in await log_of(around, one)
+
+
 async def test_nothing_that_code_leaves_behind_meets_the_next_run(around: Surroundings) -> None:
     states = []
     for _ in range(2):

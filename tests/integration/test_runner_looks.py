@@ -93,6 +93,26 @@ async def test_a_preview_of_a_zone_without_samples_reads_its_files_and_claims_no
     assert around.asked_files == claimed
 
 
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        ("pipeline.sql", "select range(200_000) as numbers from range(20)"),
+        (
+            "pipeline.py",
+            "def pipeline(ctx):\n    return ctx.duckdb.sql('select range(200_000) as numbers from range(20)')",
+        ),
+    ],
+)
+async def test_a_preview_shows_no_more_than_can_be_looked_at(around: Surroundings, file: str, code: str) -> None:
+    pipeline = await around.draft({file: code})
+
+    seen = await around.preview(pipeline)
+
+    assert 0 < len(seen.rows) < 20
+    assert seen.total_row_count == 20
+    assert seen.warnings == [f"only {len(seen.rows)} rows are shown: more of them are too large to look at"]
+
+
 async def test_code_sent_along_takes_the_place_of_the_drafts(around: Surroundings) -> None:
     name = table_name()
     run = await around.request("select 1 as id union all select 2", pipeline=name)

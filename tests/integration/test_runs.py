@@ -324,6 +324,21 @@ async def test_how_a_test_judged_the_runs_of_its_pipeline_is_kept(world: World) 
         await world.bus.ask(ListQualityResults(pipeline=pipeline, name="nothing"))
 
 
+async def test_a_test_that_has_found_rows_too_long_to_tell_is_still_told_of(world: World) -> None:
+    pipeline = await world.pipeline()
+    run_id = await world.request(pipeline)
+    await world.queued(run_id)
+    await world.claim(run_id)
+    rows = [{f"column {number}": "x" * 1000 for number in range(60)} for _ in range(20)]
+    result = QualityResult(name="wide", status="failed", value=20, duration_ms=3.5, sample_rows=rows)
+    await _report(world, run_id, pipeline, quality=[result])
+    await world.ended(run_id)
+
+    [told] = (await world.bus.ask(ListQualityResults(pipeline=pipeline, name="wide"))).results
+
+    assert (told.status, told.value, told.sample_rows) == ("failed", 20, [])
+
+
 async def test_a_run_of_which_there_is_much_to_tell_is_still_shown(world: World) -> None:
     pipeline = await world.pipeline()
     run_id = await world.request(pipeline)

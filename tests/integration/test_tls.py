@@ -20,7 +20,7 @@ import pytest
 from contracts.names import Qualified
 from contracts.namespaces import ListNamespaces, Namespaces
 from infra.servers.permissions import permissions
-from infra.servers.ports import choose_ports
+from infra.servers.ports import reserved_ports
 from infra.servers.programs import program
 from infra.setup import set_up_nats, set_up_object_store, set_up_postgres
 from infra.stacks.stack import Stack
@@ -77,7 +77,11 @@ async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ad
 def encrypted_nats(stack: Stack, known: Certificate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A NATS server that talks to nobody in the clear."""
     folder = tmp_path_factory.mktemp("nats")
-    port = choose_ports(folder, ["nats"])["nats"]
+    with reserved_ports(folder, ["nats"]) as ports:
+        yield from _encrypted_nats(stack, known, folder, ports["nats"])
+
+
+def _encrypted_nats(stack: Stack, known: Certificate, folder: Path, port: int) -> Iterator[Settings]:
     users = [
         {"user": name, "password": password.get_secret_value(), "permissions": permissions()[name].configuration()}
         for name, password in stack.settings.nats_passwords.items()

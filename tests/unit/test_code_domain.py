@@ -27,8 +27,8 @@ from services.catalog.code.paths import (
     listing_prefix,
     name_of_test,
 )
-from services.catalog.pages import cursor_after, fitting
 from shared.errors import Invalid, Unprocessable
+from shared.pages import cursor_after, fitting
 
 ORDERS = Qualified("default", "bronze", "orders")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

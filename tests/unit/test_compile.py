@@ -238,6 +238,16 @@ def test_tables_are_read_where_the_query_names_them(
     assert '"error":false' in answer[0]
 
 
+def test_a_query_is_as_deep_as_duckdb_lets_it_be(connection: duckdb.DuckDBPyConnection) -> None:
+    sums = " + ".join(f"{number}" for number in range(900))
+
+    statement = parsed(connection, f"select {sums} as total from {{{{ ref('silver.orders') }}}}")
+
+    assert statement.tables_named == [ORDERS]
+    with pytest.raises(AuthorError, match="expression depth"):
+        parsed(connection, f"select {sums} + {sums} as total")
+
+
 def test_a_table_in_a_comment_is_none(connection: duckdb.DuckDBPyConnection) -> None:
     statement = parsed(connection, "select 1 -- {{ ref('silver.orders') }}\n/* {{ landing_zone('z') }} */")
 

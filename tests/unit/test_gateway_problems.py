@@ -2,13 +2,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from enum import StrEnum
 from uuid import UUID
 
+import asyncpg
 import pytest
 from litestar.exceptions import MethodNotAllowedException, NotFoundException, ValidationException
 from pydantic import BaseModel, ValidationError
 
 from services.gateway.encoding import json_bytes
 from services.gateway.problems import STATUS, as_error, problem, status_of
-from shared.errors import BY_CODE, Conflict, Internal, Invalid, Unprocessable
+from shared.errors import BY_CODE, Conflict, Internal, Invalid, Unavailable, Unprocessable
 
 
 def test_every_error_has_a_status():
@@ -38,6 +39,11 @@ def test_what_nobody_foresaw_tells_nothing():
 
     assert isinstance(error, Internal)
     assert "hunter2" not in error.message
+
+
+@pytest.mark.parametrize("raised", [ConnectionRefusedError(111, "refused"), asyncpg.InterfaceError("pool is closing")])
+def test_a_server_that_cannot_be_reached_is_no_fault_of_ours(raised: Exception):
+    assert isinstance(as_error(raised), Unavailable)
 
 
 def test_what_does_not_fit_is_told_by_field():

@@ -123,6 +123,9 @@ SETTINGS = (
 
 JINJA = (
     Mistake(
+        "pipeline.sql: the file has characters that are none (NUL, or U+FDD0 to U+FDEF)", sql="select 'a\0b' as name"
+    ),
+    Mistake(
         "pipeline.sql:2:15: 'reff' is undefined, did you mean 'ref'?", sql="select *\n  from     {{ reff('bronze.x') }}"
     ),
     Mistake(

@@ -5,8 +5,8 @@ import asyncpg
 from contracts.files import CodeFile, CodeFiles, ListCodeFiles
 from services.catalog.code.paths import check_prefix, exclusions, file_type, is_excluded, is_file, listing_prefix
 from services.catalog.code.store import namespaces, pipelines
-from services.catalog.pages import cursor_after, fitting
 from shared.object_store import ObjectStore
+from shared.pages import cursor_after, fitting
 
 
 async def list_files(db: asyncpg.Pool, objects: ObjectStore, query: ListCodeFiles) -> CodeFiles:

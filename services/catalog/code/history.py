@@ -22,11 +22,11 @@ from services.catalog.code import domain, drafts
 from services.catalog.code.pins import read_draft
 from services.catalog.code.store import pipelines, versions
 from services.catalog.code.store.pipelines import KeptPipeline
-from services.catalog.pages import cursor_after, fitting
 from shared.database import Connection, transaction
 from shared.errors import Conflict, NotFound
 from shared.object_store import ObjectStore
 from shared.outbox import emit
+from shared.pages import cursor_after, fitting
 
 _LONGEST_DIFF: Final = 100_000
 _READ_AT_ONCE: Final = 10

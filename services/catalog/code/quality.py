@@ -15,6 +15,7 @@ from contracts.quality import (
     QualityTest,
     QualityTestCreated,
     QualityTests,
+    RecordedResult,
     RecordedResults,
 )
 from services.catalog.code import drafts
@@ -23,9 +24,9 @@ from services.catalog.code.headers import read_header, with_header
 from services.catalog.code.paths import CodePath, code_path, file_of_test, name_of_test
 from services.catalog.code.pins import read_draft
 from services.catalog.code.store import quality as store
-from services.catalog.pages import MAX_PAGE_BYTES, cursor_after, fitting
 from shared.errors import AlreadyExists, Invalid, NotFound
 from shared.object_store import ObjectStore
+from shared.pages import MAX_PAGE_BYTES, cursor_after, fits, fitting
 
 _READ_AT_ONCE: Final = 10
 
@@ -75,8 +76,16 @@ async def list_results(db: asyncpg.Pool, query: ListQualityResults) -> RecordedR
     if not await store.is_known(db, pipeline.shown.id, query.name):
         raise NotFound(f"{query.pipeline} has no test {query.name!r}, and never had one that ran")
     total = await store.count_results(db, pipeline.shown.id, query.name)
-    page = fitting(await store.results(db, pipeline.shown.id, query.name, limit=query.limit, start=query.start))
+    found = await store.results(db, pipeline.shown.id, query.name, limit=query.limit, start=query.start)
+    page = fitting([_in_short(one) for one in found])
     return RecordedResults(results=page, total=total, next_cursor=cursor_after(query, page, total))
+
+
+def _in_short(result: RecordedResult) -> RecordedResult:
+    """The result without what is long, where it is too long for a message: the run's report in S3 has all of it."""
+    if fits(result):
+        return result
+    return result.model_copy(update={"sample_rows": [], "compiled_sql": None})
 
 
 def _path(pipeline: str, name: str) -> CodePath:

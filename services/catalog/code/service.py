@@ -70,11 +70,11 @@ from services.catalog.code.lifecycle import OnRemoved
 from services.catalog.code.paths import code_path
 from services.catalog.code.store import audit, namespaces, pipelines, tables, versions
 from services.catalog.code.store import lineage as lineage_store
-from services.catalog.pages import cursor_after, fitting
 from shared.bus import Bus
 from shared.database import Connection
 from shared.errors import AlreadyExists, NotFound, Unavailable
 from shared.object_store import ObjectStore
+from shared.pages import cursor_after, fitting
 from shared.settings import Settings
 
 

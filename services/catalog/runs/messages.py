@@ -20,9 +20,9 @@ from contracts.runs import (
     RunRequested,
 )
 from contracts.tables import TableChanged
-from services.catalog.pages import MAX_PAGE_BYTES
 from services.catalog.runs import domain
 from services.catalog.runs.store import protocol
+from shared.pages import fits
 
 _LISTED_COLUMNS: Final = 200
 """Of those that a dry run would change, where the run is too long for a message."""
@@ -147,9 +147,7 @@ def shown(row: asyncpg.Record, results: list[asyncpg.Record]) -> Run:
             "quality": [dict(result) for result in results],
         }
     )
-    if len(run.model_dump_json().encode()) <= MAX_PAGE_BYTES:
-        return run
-    return _in_short(run)
+    return run if fits(run) else _in_short(run)
 
 
 def _in_short(run: Run) -> Run:

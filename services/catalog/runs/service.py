@@ -46,7 +46,6 @@ from contracts.runs import (
 )
 from contracts.tables import TableChanged
 from services.catalog.code.pins import draft_pins
-from services.catalog.pages import cursor_after, fitting
 from services.catalog.runs import domain, messages
 from services.catalog.runs.store import ends, lists, pipelines, protocol, requests
 from shared.bus import Bus
@@ -54,6 +53,7 @@ from shared.database import Connection, transaction
 from shared.errors import Conflict, NotFound
 from shared.object_store import ObjectStore
 from shared.outbox import emit
+from shared.pages import cursor_after, fitting
 from shared.settings import Settings
 
 log = structlog.get_logger()
@@ -174,9 +174,7 @@ class RunsService:
         while (waiting := await requests.oldest_waiting(db, pipeline.id)) is not None:
             version, pins = await self._pins_of(db, pipeline, waiting)
             if pins:
-                await requests.set_queued(db, waiting.id, pins=pins, version=version, now=now)
-                run = await protocol.find(db, waiting.id)
-                assert run is not None, "it was just queued"
+                run = await protocol.queue(db, waiting.id, pins=pins, version=version, now=now)
                 await emit(db, messages.queued(run, run.state.queue_number))
                 return
             await self._end_unqueued(db, waiting, version, now)
@@ -274,15 +272,14 @@ class RunsService:
 
     async def end_run(self, event: AttemptFinished) -> None:
         """End a run as its attempt did, say so, and let the pipeline's next run start."""
-        run = await protocol.find(self.db, event.run_id)
-        if run is None or run.state.status.is_terminal:
-            return
         report = await self._report(event)
         now = utc_now()
         async with transaction(self.db) as db:
-            pipeline = await pipelines.lock_pipeline_by_id(db, run.pipeline_id)
+            pipeline = await pipelines.lock_pipeline_of(db, event.run_id)
+            if pipeline is None:
+                return
             run = await protocol.lock(db, event.run_id)
-            assert run is not None, "runs with an open end are not deleted"
+            assert run is not None, "its pipeline was found by it"
             if not domain.counts(
                 run.state, attempt=event.attempt, status=event.status, is_on_main=event.merged_at is not None
             ):
@@ -299,6 +296,7 @@ class RunsService:
         try:
             return AttemptReport.model_validate_json(await self.objects.get(event.report_key))
         except NotFound:
+            log.warning("the report of an attempt is gone", run_id=str(event.run_id), key=event.report_key)
             return None
 
     async def _end(
@@ -312,8 +310,7 @@ class RunsService:
         """Move a locked run to its terminal state and say what follows from it."""
         if not await ends.finish(db, run.id, end, report, now):
             return
-        await ends.keep_outcome(db, run.id, end.status)
-        if report is not None:
+        if report is not None and report.quality:
             await ends.insert_quality_results(db, run.id, run.pipeline_id, report, now)
         await emit(db, messages.finished(run, end, now), *messages.changed_tables(run, end, now))
 

@@ -13,6 +13,7 @@ from contracts.namespaces import (
 )
 from services.gateway.bodies import NamespaceChange, NewNamespace
 from services.gateway.dependencies import Asker, Noted, Page
+from services.gateway.edge import ANONYMOUS
 
 
 class NamespaceRoutes(Controller):
@@ -30,7 +31,8 @@ class NamespaceRoutes(Controller):
     async def create_namespace(self, bus: Asker, notes: Noted, data: JSONBody[NewNamespace]) -> Namespace:
         """Make a namespace."""
         notes.resource = data.name
-        return await bus.ask(CreateNamespace(**data.given()))
+        created_by = None if notes.caller == ANONYMOUS else notes.caller
+        return await bus.ask(CreateNamespace(**data.given(), created_by=created_by))
 
     @put("/{namespace:str}", status_code=204, opt={"audit": "namespace.update"})
     async def update_namespace(self, bus: Asker, namespace: FromPath[str], data: JSONBody[NamespaceChange]) -> None:

@@ -151,14 +151,14 @@ async def take_out(connection: Connection, zone_id: UUID) -> None:
 
 
 async def next_to_move(connection: Connection, tried: Sequence[UUID]) -> ArchivableFile | None:
-    """A file that has left its zone and is not moved yet, locked; none that another replica is moving."""
+    """A file that has left its zone and is neither moved nor deleted, locked; none that another replica is moving."""
     row = await connection.fetchrow(
         """
         select file.id, file.zone_id, zone.namespace, zone.name, file.filename, file.version_id, file.archive_run_id
         from landing_files as file
         join landing_zones as zone on zone.id = file.zone_id
         where file.archiving_at is not null and file.archived_at is null and file.archive_run_id is not null
-          and file.id <> all($1)
+          and file.state = 'processed' and file.id <> all($1)
         order by file.uploaded_at
         limit 1
         for no key update of file skip locked
@@ -171,19 +171,13 @@ async def next_to_move(connection: Connection, tried: Sequence[UUID]) -> Archiva
     return ArchivableFile(row["id"], row["zone_id"], place, row["version_id"], row["archive_run_id"])
 
 
-async def note_moved(connection: Connection, file_id: UUID, key: str, version_id: str) -> bool:
-    """Note where a file lies now; whether it is still wanted there, and was not deleted meanwhile."""
-    return bool(
-        await connection.fetchval(
-            """
-            update landing_files set key = $2, version_id = $3, archived_at = now()
-            where id = $1
-            returning state = 'processed'
-            """,
-            file_id,
-            key,
-            version_id,
-        )
+async def note_moved(connection: Connection, file_id: UUID, key: str, version_id: str) -> None:
+    """Note where a locked file lies now."""
+    await connection.execute(
+        "update landing_files set key = $2, version_id = $3, archived_at = now() where id = $1",
+        file_id,
+        key,
+        version_id,
     )
 
 
@@ -210,7 +204,7 @@ async def claim_saying(connection: Connection, run_id: UUID) -> tuple[UUID, str]
         update runs as run set said_at = now()
         where run_id = $1 and said_at is null and not exists (
           select from landing_files
-          where archive_run_id = $1 and archiving_at is not null and archived_at is null
+          where archive_run_id = $1 and archiving_at is not null and archived_at is null and state = 'processed'
         )
         returning pipeline_id, pipeline
         """,
@@ -301,17 +295,20 @@ async def clear(connection: Connection, zone_id: UUID) -> None:
     )
 
 
-async def next_deletion(connection: Connection) -> Deletion | None:
+async def next_deletion(connection: Connection, tried: Sequence[Deletion]) -> Deletion | None:
     """A deletion that may go ahead, locked; none that another replica is at."""
     row = await connection.fetchrow(
         """
         select key, version_id
         from store_deletions
-        where is_clear
+        where is_clear and (key, version_id) not in (select key, version_id from unnest($1::text[], $2::text[])
+          as tried (key, version_id))
         order by requested_at
         limit 1
         for update skip locked
-        """
+        """,
+        [deletion.key for deletion in tried],
+        [deletion.version_id for deletion in tried],
     )
     return None if row is None else Deletion(**row)
 

@@ -104,10 +104,17 @@ async def remove(connection: Connection, namespace: str, name: str) -> UUID | No
     return zone_id
 
 
-async def names_in(connection: Connection, namespace: str) -> list[str]:
-    """The names of the zones of a namespace."""
+async def names_in(connection: Connection, namespace: str, until: datetime) -> list[str]:
+    """The names of the zones of a namespace that were made up to a moment."""
     rows = await connection.fetch(
-        "select name from landing_zones where namespace = $1 and removed_at is null order by name", namespace
+        """
+        select name
+        from landing_zones
+        where namespace = $1 and removed_at is null and created_at <= $2
+        order by name
+        """,
+        namespace,
+        until,
     )
     return [row["name"] for row in rows]
 
@@ -170,15 +177,6 @@ async def find(db: asyncpg.Pool | Connection, namespace: str, name: str) -> Zone
         name,
     )
     return None if row is None else ZoneRecord(**row)
-
-
-async def find_by_id(connection: Connection, zone_id: UUID) -> ZoneRecord:
-    """A zone, whether or not it was removed since."""
-    row = await connection.fetchrow(
-        "select id, namespace, name, expected_schema from landing_zones where id = $1", zone_id
-    )
-    assert row is not None  # what refers to it keeps it
-    return ZoneRecord(**row)
 
 
 async def hold(connection: Connection, zone_id: UUID) -> None:

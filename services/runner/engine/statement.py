@@ -1,6 +1,5 @@
 """An author's query, parsed by DuckDB: which tables and landing zones it names, and where."""
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from services.runner.problems import AuthorError, Problem, Unsure
 from services.runner.template import Rendered, ZoneCall
 from shared.similar import closest, did_you_mean
 from shared.sql_names import quote_reserved
+from shared.sql_trees import tree_of
 
 _BARE_NAME: Final = re.compile(rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*")
 _IS_FILE: Final = re.compile(r"[./\\:*]")
@@ -108,16 +108,13 @@ def _parsed(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statem
     unread = Statement(rendered, sql, inserted, (), (), ())
     if not duckdb.tokenize(sql):
         raise AuthorError(Problem(rendered.path, "there is no query in the file"))
-    # A parameter would do as well, but DuckDB's Python client then imports pandas, to look whether it is of its kind.
-    answer = connection.execute(f"select json_serialize_sql({string(sql)})").fetchone()
-    assert answer is not None, "one row for one text"
-    tree = json.loads(answer[0])
+    tree = tree_of(connection, sql)
     if tree["error"]:
         raise AuthorError(_refusal(unread, tree))
     if len(tree["statements"]) != 1:
         raise AuthorError(unread.problem("expected one query, and here begins another", _second(sql)))
     found = _Found(sql.encode(), rendered)
-    found.walk(tree["statements"][0]["node"], None)
+    found.walk(tree["statements"][0]["node"])
     found.check_placeholders(unread)
     found.check_tables(unread)
     return Statement(
@@ -158,13 +155,19 @@ class _Found:
         self.tables: list[TableUse] = []
         self.zones: list[ZoneUse] = []
 
-    def walk(self, node: Any, reader: Mapping[str, Any] | None) -> None:
-        """Take the names of a node and of what is below it; `reader` is the call of a function around it."""
-        if isinstance(node, list):
-            for item in node:
-                self.walk(item, reader)
-        if not isinstance(node, dict):
-            return
+    def walk(self, tree: Any) -> None:
+        """Take the names of a tree, from the first to the last."""
+        pending: list[tuple[Any, Mapping[str, Any] | None]] = [(tree, None)]
+        while pending:
+            match pending.pop():
+                case list() as items, reader:
+                    pending += [(item, reader) for item in reversed(items)]
+                case dict() as node, reader:
+                    reader = self._take(node, reader)
+                    pending += [(value, reader) for value in reversed(node.values())]
+
+    def _take(self, node: Mapping[str, Any], reader: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Take the name of a node; gives the call of a function that what is below it stands in, as `reader` is it."""
         match node.get("type"):
             case "BASE_TABLE":
                 self._take_table(node)
@@ -174,8 +177,7 @@ class _Found:
                 reader = node
         if "cte_map" in node:
             self._named_here |= {entry["key"].lower() for entry in node["cte_map"]["map"]}
-        for value in node.values():
-            self.walk(value, reader)
+        return reader
 
     def _take_table(self, node: Mapping[str, Any]) -> None:
         start = int(node["query_location"])

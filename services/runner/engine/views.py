@@ -1,6 +1,5 @@
 """Pipelines that are views: what their query may read, how it is kept, and how it is put in the place of their name."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,7 +13,7 @@ from services.runner.engine.batch import Written
 from services.runner.engine.binding import Bound, Edit, bind, edited
 from services.runner.engine.schema import SchemaError, columns_of, schema_of
 from services.runner.engine.session import errors_of
-from services.runner.engine.statement import Statement, identifier, name_end, string
+from services.runner.engine.statement import Statement, identifier, name_end
 from services.runner.problems import Problem, WorkFailed
 from services.runner.python.source import PYTHON_FILE, Source
 from services.runner.target import PIPELINE_ID, Target
@@ -22,6 +21,7 @@ from shared.errors import Invalid
 from shared.lakehouse.port import RelationKind
 from shared.lakehouse.view_metadata import version_of, write_view
 from shared.lakehouse.views import DIALECT, in_order
+from shared.sql_trees import tree_of
 
 _READERS: Final = ("read_", "parquet_", "sniff_csv", "glob", "iceberg_", "sqlite_", "postgres_", "query")
 """What the functions begin with that read something else than the platform's tables."""
@@ -51,7 +51,7 @@ def view_problems(
 
 def _file_problems(connection: duckdb.DuckDBPyConnection, statement: Statement) -> Iterator[Problem]:
     in_zones = {zone.reader[0] for zone in statement.zones if zone.reader is not None}
-    for node in _nodes(_tree(connection, statement.sql)):
+    for node in _nodes(tree_of(connection, statement.sql)):
         match node:
             case {"type": "BASE_TABLE", "schema_name": "", "table_name": name} if any(sign in name for sign in "/.*"):
                 place, what = node["query_location"], f"the file {name!r}"
@@ -131,7 +131,7 @@ def inlined(
 def _reads(connection: duckdb.DuckDBPyConnection, sql: str) -> list[_Read]:
     text = sql.encode()
     reads = []
-    for node in _nodes(_tree(connection, sql)):
+    for node in _nodes(tree_of(connection, sql)):
         match node:
             case {"type": "BASE_TABLE", "catalog_name": str(namespace), "schema_name": layer, "table_name": name} if (
                 namespace
@@ -140,12 +140,6 @@ def _reads(connection: duckdb.DuckDBPyConnection, sql: str) -> list[_Read]:
                 table = Qualified.parse(f"{namespace}.{layer}.{name}")
                 reads.append(_Read(table, start, name_end(text, start, 3), bool(node["alias"])))
     return sorted(reads, key=lambda read: read.start)
-
-
-def _tree(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
-    answer = connection.execute(f"select json_serialize_sql({string(sql)})").fetchone()
-    assert answer is not None, "one row for one text"
-    return json.loads(answer[0])
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

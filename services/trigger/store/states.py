@@ -18,6 +18,14 @@ waits_for, deferred_id, due_at, overdue_since
 """
 
 
+async def concerned(db: Executor, source: str, run_id: UUID) -> bool:
+    """Whether any trigger watches a source, or waits for a run."""
+    found: bool = await db.fetchval(
+        "select exists (select from pipeline_triggers where source = $1 or waits_for = $2)", source, run_id
+    )
+    return found
+
+
 async def lock_watching(db: Connection, source: str) -> list[PipelineTrigger]:
     """The triggers that watch a source, locked until the transaction ends, always in the same order."""
     return await _locked(db, "source = $1 order by id for update", source)

@@ -105,10 +105,20 @@ async def _move_main(
     run_id: UUID | None,
     attempt: int | None,
 ) -> Merged:
+    locations = {name: found.location if found is not None else None for name, found in changed.items()}
     entry = await connection.fetchrow(
         """
         with head as (
           update branches set base_seq = base_seq + 1 where name = 'main' returning base_seq
+        ),
+        closed as (
+          update branches set closed_at = now() where name = $3
+        ),
+        moved as (
+          insert into pointers (branch, table_name, seq, location, kind)
+          select 'main', table_name, base_seq, location, kind
+          from head
+          cross join unnest($4::text[], $5::text[], $6::text[]) as changed (table_name, location, kind)
         )
         insert into merges (seq, run_id, attempt, at)
         select base_seq, $1, $2, clock_timestamp() from head
@@ -116,19 +126,10 @@ async def _move_main(
         """,
         run_id,
         attempt,
-    )
-    assert entry is not None
-    locations = {name: found.location if found is not None else None for name, found in changed.items()}
-    await connection.execute(
-        """
-        insert into pointers (branch, table_name, seq, location, kind)
-        select 'main', table_name, $1, location, kind
-        from unnest($2::text[], $3::text[], $4::text[]) as t (table_name, location, kind)
-        """,
-        entry["seq"],
+        branch,
         [str(name) for name in changed],
         list(locations.values()),
         [found.kind if found is not None else RelationKind.TABLE for found in changed.values()],
     )
-    await connection.execute("update branches set closed_at = now() where name = $1", branch)
+    assert entry is not None
     return Merged(str(entry["seq"]), entry["at"], run_id, attempt, locations)

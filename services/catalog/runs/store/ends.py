@@ -5,7 +5,7 @@ from uuid import UUID
 
 from contracts.messages import derived_id
 from contracts.reports import AttemptReport
-from contracts.runs import AttemptFinished, RunStatus
+from contracts.runs import AttemptFinished
 from services.catalog.runs.store import Executor
 from shared.database import Connection
 
@@ -13,18 +13,24 @@ from shared.database import Connection
 async def finish(
     db: Connection, run_id: UUID, end: AttemptFinished, report: AttemptReport | None, now: datetime
 ) -> bool:
-    """Move a run to its terminal state; False if it has one."""
+    """Move a run to its terminal state, which its request keeps for good; False if it has one."""
     return (
         await db.fetchval(
             """
-            update runs
-            set status = $2, finished_at = $3, decided_by = $4, error = $5, error_kind = $6, branch = $7,
-              rows_written = $8, files_read = $9, phase_profiles = $10, inputs = $11, outputs = $12,
-              report_key = $13, logs_s3_path = $14, logs = $15, changes = $16,
-              duration_ms = (extract(epoch from $3 - started_at) * 1000)::bigint,
-              queued_at = coalesce(queued_at, $3)
-            where id = $1 and status in ('pending', 'running')
-            returning id
+            with ended as (
+              update runs
+              set status = $2, finished_at = $3, decided_by = $4, error = $5, error_kind = $6, branch = $7,
+                rows_written = $8, files_read = $9, phase_profiles = $10, inputs = $11, outputs = $12,
+                report_key = $13, logs_s3_path = $14, logs = $15, changes = $16,
+                duration_ms = (extract(epoch from $3 - started_at) * 1000)::bigint,
+                queued_at = coalesce(queued_at, $3)
+              where id = $1 and status in ('pending', 'running')
+              returning id
+            ),
+            kept as (
+              update run_requests set terminal_status = $2 where run_id in (select id from ended)
+            )
+            select id from ended
             """,
             run_id,
             end.status,
@@ -45,11 +51,6 @@ async def finish(
         )
         is not None
     )
-
-
-async def keep_outcome(db: Connection, run_id: UUID, status: RunStatus) -> None:
-    """Keep the terminal state of a request's run, for good."""
-    await db.execute("update run_requests set terminal_status = $2 where run_id = $1", run_id, status)
 
 
 async def insert_quality_results(

@@ -65,6 +65,21 @@ async def lock_pipeline_by_id(db: Connection, pipeline_id: UUID) -> LockedPipeli
     return _locked(row)
 
 
+async def lock_pipeline_of(db: Connection, run_id: UUID) -> LockedPipeline | None:
+    """The pipeline of a run, deleted or not, locked; None if there is no such run."""
+    row = await db.fetchrow(
+        """
+        select pipelines.id, pipelines.version, pipelines.published_versions
+        from runs
+        join pipelines on pipelines.id = runs.pipeline_id
+        where runs.id = $1
+        for update of pipelines
+        """,
+        run_id,
+    )
+    return _locked(row) if row else None
+
+
 def _locked(row: asyncpg.Record) -> LockedPipeline:
     return LockedPipeline(row["id"], row["version"], row["published_versions"] or {})
 

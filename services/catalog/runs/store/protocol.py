@@ -17,6 +17,11 @@ _STATE = """
 status, attempt, queue_number, claimed_at, heard_at, cancel_requested_at, ending, head, lost_in_a_row,
 outage_since, retries, conflicts, file_changes
 """
+_COLUMNS = f"""
+id, pipeline_id, pipeline, trigger, version, pins, parameters, dry_run, created_at, started_at, phase_profiles, {_STATE}
+"""
+
+_find = f"select {_COLUMNS} from runs where id = $1"
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,26 @@ async def lock(db: Connection, run_id: UUID) -> StoredRun | None:
     return _stored(await db.fetchrow(f"{_find} for update", run_id))
 
 
-_find = f"""
-select id, pipeline_id, pipeline, trigger, version, pins, parameters, dry_run, created_at, started_at,
-  phase_profiles, {_STATE}
-from runs
-where id = $1
-"""
+async def queue(
+    db: Connection, run_id: UUID, *, pins: Mapping[str, str], version: int | None, now: datetime
+) -> StoredRun:
+    """Pin the code of a run, and let it start; gives it as it is then."""
+    run = _stored(
+        await db.fetchrow(
+            f"""
+            update runs
+            set queued_at = $2, heard_at = $2, queue_number = 1, pins = $3, version = $4
+            where id = $1
+            returning {_COLUMNS}
+            """,
+            run_id,
+            now,
+            pins,
+            version,
+        )
+    )
+    assert run is not None, "it waits"
+    return run
 
 
 def _stored(row: asyncpg.Record | None) -> StoredRun | None:

@@ -125,20 +125,3 @@ async def oldest_waiting(db: Connection, pipeline_id: UUID) -> WaitingRun | None
         pipeline_id,
     )
     return WaitingRun(**dict(row)) if row else None
-
-
-async def set_queued(
-    db: Connection, run_id: UUID, *, pins: Mapping[str, str], version: int | None, now: datetime
-) -> None:
-    """Pin the code of a run, and let it start."""
-    await db.execute(
-        """
-        update runs
-        set queued_at = $2, heard_at = $2, queue_number = 1, pins = $3, version = $4
-        where id = $1
-        """,
-        run_id,
-        now,
-        pins,
-        version,
-    )

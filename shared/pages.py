@@ -12,6 +12,11 @@ MAX_PAGE_BYTES: Final = 200 * 1024
 M = TypeVar("M", bound=Message)
 
 
+def fits(entry: Message) -> bool:
+    """Whether one message holds an entry."""
+    return len(entry.model_dump_json().encode()) <= MAX_PAGE_BYTES
+
+
 def fitting(entries: Sequence[M]) -> list[M]:
     """As many of the first entries as one message holds, one at least."""
     size = 0
