@@ -10,7 +10,7 @@ import httpx
 
 from shared.object_store import ObjectStore, object_store
 from shared.settings import Settings
-from tests.waiting import eventually
+from tests.waiting import ASKING_SECONDS, eventually
 
 TERMINAL = ("success", "failed", "cancelled")
 
@@ -79,7 +79,7 @@ class Client:
             run: dict[str, Any] = await self.get(f"/runs/{run_id}")
             return run if run["status"] in TERMINAL else None
 
-        return await eventually(terminal, within=within)
+        return await eventually(terminal, within=within, pause=ASKING_SECONDS)
 
     async def succeeded(self, run_id: str, within: float = 60) -> dict[str, Any]:
         run = await self.ended(run_id, within)

@@ -10,7 +10,7 @@ from infra.stacks.stack import Stack
 from shared.settings import Settings
 from tests.client import Client, client, unique
 from tests.processes import ServiceProcess, separate
-from tests.waiting import eventually
+from tests.waiting import ASKING_SECONDS, eventually
 
 SERVICES = ("catalog", "ingest", "query", "runner", "scheduler", "trigger", "gateway")
 FILES = 30
@@ -46,7 +46,7 @@ async def platform_on(stack: Stack, logs: Path) -> AsyncIterator[Platform]:
     async with AsyncExitStack() as exits:
         processes = await exits.enter_async_context(separate(settings, *SERVICES, logs=logs))
         user = await exits.enter_async_context(client(settings, f"http://127.0.0.1:{settings.gateway_port}"))
-        await eventually(lambda: user.get("/pipelines"), within=120)
+        await eventually(lambda: user.get("/pipelines"), within=120, pause=ASKING_SECONDS)
         yield Platform(stack, dict(zip(SERVICES, processes, strict=True)), user)
 
 
@@ -69,7 +69,7 @@ async def drop(user: Client, zone: str, number: int, within: float = 60) -> None
         await user.drop(zone, f"{number}.csv", f"id\n{number}\n")
         return True
 
-    await eventually(put, within=within)
+    await eventually(put, within=within, pause=ASKING_SECONDS)
 
 
 async def everything_arrived_once(user: Client, pipeline: str, files: int) -> None:
@@ -77,12 +77,12 @@ async def everything_arrived_once(user: Client, pipeline: str, files: int) -> No
         found = await user.query(f"select id, count(*) as n from {pipeline} group by id order by id")
         return [(int(row["id"]), int(row["n"])) for row in found] == [(number, 1) for number in range(files)]
 
-    await eventually(rows, within=120)
+    await eventually(rows, within=120, pause=ASKING_SECONDS)
 
     async def none_is_open() -> bool:
         return all(run["finished_at"] for run in await user.runs(pipeline))
 
-    await eventually(none_is_open, within=60)
+    await eventually(none_is_open, within=60, pause=ASKING_SECONDS)
     assert await user.dead_letters() == []
 
 

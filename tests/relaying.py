@@ -1,4 +1,4 @@
-"""A port between a client and a server, on which connections can go silent without being closed."""
+"""A port between a client and a server, whose connections may be slow, or go silent without being closed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,8 +11,9 @@ _PIECE: Final = 65_536
 class Relay:
     """Passes on what clients and the server at an address say."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, pause_seconds: float) -> None:
         self._server = (host, port)
+        self._pause_seconds = pause_seconds
         self._talking = True
         self.connections = 0
 
@@ -26,21 +27,25 @@ class Relay:
         is_new = not self._talking
         server_reader, server_writer = await asyncio.open_connection(*self._server)
 
-        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, pause_seconds: float = 0.0) -> None:
             with suppress(OSError):
                 while piece := await source.read(_PIECE):
+                    await asyncio.sleep(pause_seconds)
                     if is_new or self._talking:
                         target.write(piece)
                         await target.drain()
             target.close()
 
-        await asyncio.gather(copy(reader, server_writer), copy(server_reader, writer))
+        await asyncio.gather(copy(reader, server_writer, self._pause_seconds), copy(server_reader, writer))
 
 
 @asynccontextmanager
-async def relay(host: str, port: int) -> AsyncIterator[tuple[Relay, int]]:
-    """A relay to this address, and the port of 127.0.0.1 that it listens on."""
-    between = Relay(host, port)
+async def relay(host: str, port: int, *, pause_seconds: float = 0.0) -> AsyncIterator[tuple[Relay, int]]:
+    """A relay to this address, and the port of 127.0.0.1 that it listens on.
+
+    It pauses before it passes on each 64 KiB that a client says.
+    """
+    between = Relay(host, port, pause_seconds)
     server = await asyncio.start_server(between.serve, "127.0.0.1", 0)
     try:
         yield between, server.sockets[0].getsockname()[1]

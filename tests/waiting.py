@@ -4,9 +4,12 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
+
+ASKING_SECONDS: Final = 0.2
+"""Between two questions to the platform while it works: asked all the time, it would do little else."""
 
 
 async def eventually(check: Callable[[], T | Awaitable[T]], *, within: float = 60.0, pause: float = 0.02) -> T:

@@ -153,11 +153,13 @@ def _roles(settings: Settings, signing_key: str) -> dict[str, Any]:
 
 
 def _notification(webhook: str, bucket: str) -> str:
+    """Most of what happens in the bucket is of tables: an object is told of by one change, not as its parts appear."""
     return f"""\
 [notification.webhook]
 enabled = true
 endpoint = "{webhook}"
 path_prefixes = ["/buckets/{bucket}/"]
+event_types = ["update", "delete"]
 timeout_seconds = 10
 max_retries = 10
 backoff_seconds = 1

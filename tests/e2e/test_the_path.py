@@ -14,7 +14,7 @@ from infra.services import SERVICES, serving
 from tests.client import Client, unique
 from tests.e2e.conftest import Platform
 from tests.outside import nats_client
-from tests.waiting import eventually
+from tests.waiting import ASKING_SECONDS, eventually
 
 READ_NEW = """
 select id::bigint as id, amount::bigint as amount
@@ -48,7 +48,7 @@ async def all_ended(user: Client, pipeline: str, runs: int, within: float = 120)
         found = await user.runs(pipeline)
         return found if len(found) >= runs and all(run["finished_at"] for run in found) else None
 
-    return await eventually(ended, within=within)
+    return await eventually(ended, within=within, pause=ASKING_SECONDS)
 
 
 async def test_a_file_put_straight_into_the_bucket_becomes_a_gold_table_two_triggers_away(user: Client) -> None:
@@ -67,7 +67,7 @@ async def test_a_file_put_straight_into_the_bucket_becomes_a_gold_table_two_trig
     async def total() -> list[dict[str, Any]]:
         return await user.query(f"select total from {gold}")
 
-    assert await eventually(total) == [{"total": 60}]
+    assert await eventually(total, pause=ASKING_SECONDS) == [{"total": 60}]
     assert await ids(user, first) == [1, 2]
 
 
@@ -86,8 +86,8 @@ async def test_twenty_uploads_within_a_cooldown_are_two_runs_and_a_decision_each
         page = await user.get(f"{path}/{trigger['id']}/decisions", limit=200)
         return list(page["decisions"]) if page["total"] >= 20 else None
 
-    await eventually(all_read)
-    decisions = await eventually(decided)
+    await eventually(all_read, pause=ASKING_SECONDS)
+    decisions = await eventually(decided, pause=ASKING_SECONDS)
     runs = await all_ended(user, pipeline, 2)
     assert len(runs) == 2
     assert sorted(one["decision"] for one in decisions) == ["coalesced"] * 18 + ["deferred", "fired"]
@@ -106,7 +106,7 @@ async def test_a_thousand_files_at_once_are_read_once_each_in_a_handful_of_runs(
     async def all_read() -> bool:
         return await ids(user, pipeline) == list(range(1000))
 
-    await eventually(all_read, within=90)
+    await eventually(all_read, within=90, pause=ASKING_SECONDS)
     runs = await all_ended(user, pipeline, 1)
     assert len(runs) <= 30
     assert sum(run["rows_written"] for run in runs) == 1000
@@ -136,7 +136,7 @@ async def test_a_failing_test_leaves_main_as_it_was_and_the_corrected_file_goes_
     async def corrected() -> bool:
         return await ids(user, pipeline) == [1, 2, 3]
 
-    await eventually(corrected)
+    await eventually(corrected, pause=ASKING_SECONDS)
 
 
 async def test_a_first_run_with_tests_passes_and_a_first_run_that_fails_leaves_no_table(user: Client) -> None:
@@ -229,7 +229,7 @@ async def test_two_replicas_of_each_service_give_the_same_results(platform: Plat
         async def all_read() -> bool:
             return await ids(user, pipeline) == list(range(30))
 
-        await eventually(all_read, within=60)
+        await eventually(all_read, within=60, pause=ASKING_SECONDS)
         runs = await all_ended(user, pipeline, 1)
         assert {run["status"] for run in runs} == {"success"}
 
@@ -271,7 +271,7 @@ async def test_a_malformed_request_is_a_dead_letter_that_names_the_field(user: C
                 return letter
         return None
 
-    letter = await eventually(found)
+    letter = await eventually(found, pause=ASKING_SECONDS)
     assert "pipeline" in letter["reason"]
 
 

@@ -6,17 +6,20 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import aioboto3
 import pytest
 from botocore.exceptions import ClientError
-from nats.js.api import DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from infra.stacks.stack import Stack
 from shared.errors import Forbidden
 from shared.object_store import MEBIBYTE, ObjectStore, object_store
 from tests.outside import nats_client
+
+_KEPT_SECONDS: Final = 300.0
+"""How long NATS keeps the place of a test that asks for nothing."""
 
 
 @pytest.fixture
@@ -47,7 +50,8 @@ class Notifications:
     async def next(self, within: float = 60.0) -> dict[str, Any]:
         async with asyncio.timeout(within):
             while True:
-                content: dict[str, Any] = json.loads((await self._messages.next_msg(timeout=within)).data)
+                [message] = await self._messages.fetch(1, timeout=within)
+                content: dict[str, Any] = json.loads(message.data)
                 version = content["Records"][0]["s3"]["object"]["versionId"]
                 told = (content["EventName"], content["Key"], version)
                 if self._name in content["Key"] and told not in self._told:
@@ -63,7 +67,11 @@ async def notifications(stack: Stack, zone: str) -> AsyncIterator[Notifications]
     """What is told from now on of all keys that have the name of this zone in them."""
     client = await nats_client(stack.settings, reconnect_time_wait=1)
     try:
-        subscription = await client.jetstream().subscribe("bucket.events", deliver_policy=DeliverPolicy.NEW)
+        # Pulled: pushing depends on what the nodes of a cluster know of who listens at another.
+        from_now_on = ConsumerConfig(
+            deliver_policy=DeliverPolicy.NEW, ack_policy=AckPolicy.NONE, inactive_threshold=_KEPT_SECONDS
+        )
+        subscription = await client.jetstream().pull_subscribe("bucket.events", config=from_now_on)
         yield Notifications(subscription, zone)
     finally:
         await client.close()

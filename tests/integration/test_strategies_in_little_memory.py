@@ -1,12 +1,15 @@
 """Merge strategies hold no more in memory than a run may, whatever the size of the table and of what is new."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from infra.stacks.stack import Stack
 from services.runner.engine.session import limit_memory
+from tests.relaying import relay
 from tests.writing import NewTable, WrittenTable, written_tables
 
 pytestmark = pytest.mark.timeout(600)
@@ -73,6 +76,21 @@ def test_scd2_needs_no_more_than_the_least_limit(table: WrittenTable, spill: Pat
         (1, True, ROWS // 2),
     ]
     assert list(spill.rglob("*.tmp")) == [], "what was spilled is gone"
+
+
+async def test_a_slow_store_leaves_a_run_the_memory_that_it_needs(stack: Stack, spill: Path) -> None:
+    store = urlsplit(stack.settings.s3_endpoint)
+    assert store.hostname is not None
+    assert store.port is not None
+    async with relay(store.hostname, store.port, pause_seconds=0.01) as (_, port):
+        slow = stack.settings.model_copy(update={"s3_endpoint": f"http://127.0.0.1:{port}"})
+        async with written_tables(slow, spill) as new_table:
+            table = new_table()
+            limit_memory(table.connection, LIMIT)
+
+            written = await asyncio.to_thread(table.write, rows("i", ROWS, 0), "scd2", unique_key=("id",))
+
+    assert written.rows == ROWS
 
 
 def test_long_texts_are_replaced_in_little_memory(table: WrittenTable) -> None:

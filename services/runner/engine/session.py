@@ -53,7 +53,7 @@ def limit_memory(connection: duckdb.DuckDBPyConnection, limit_bytes: int) -> Non
     connection.execute(f"set global memory_limit = '{limit_bytes // 1000}kB'")
     threads = max(1, min(limit_bytes // _THREAD_BYTES, os.cpu_count() or 1))
     connection.execute(f"set global threads = {threads}")
-    parts = max(2, min(limit_bytes // _UPLOADED_SHARE // _PART_BYTES, 50))
+    parts = max(1, min(limit_bytes // _UPLOADED_SHARE // _PART_BYTES, 50))
     connection.execute(f"set global s3_uploader_thread_limit = {parts}")
 
 
