@@ -16,6 +16,7 @@ from contracts.landing import (
     ClaimedFiles,
     ClaimFiles,
     CreateZone,
+    FileProcessed,
     FilesChecked,
     FileState,
     FindZone,
@@ -243,3 +244,28 @@ async def put_many(they: Neighbours, zone: Zone, names: Iterable[str]) -> None:
             await they.put(zone, name)
 
     await asyncio.gather(*(put(name) for name in names))
+
+
+def orders() -> Pipeline:
+    """A pipeline that nobody else has."""
+    return Pipeline(f"default.bronze.{unique('orders')}")
+
+
+async def zone_with(they: Neighbours, *filenames: str) -> Zone:
+    """A new zone, once it holds these files."""
+    zone = await they.zone()
+    for filename in filenames:
+        await they.put(zone, filename)
+        await they.landed(zone, filename)
+    return zone
+
+
+async def keys(they: Neighbours, zone: Zone) -> set[str]:
+    """What the bucket holds of a zone, all versions."""
+    prefix = f"default/landing/{zone.name}/"
+    return {found.key.removeprefix(prefix) async for found in they.bucket.versions(prefix)}
+
+
+def processed(they: Neighbours, run_id: UUID) -> list[dict[str, Any]]:
+    """What was said of the files that a run has read."""
+    return [content for content in they.said(FileProcessed) if content["run_id"] == str(run_id)]

@@ -140,11 +140,11 @@ async def test_each_version_and_each_deletion_is_told(
 async def test_what_shows_again_when_the_latest_version_is_removed_was_not_created(
     stack: Stack, uploader: ObjectStore, ingest: ObjectStore, zone: str
 ) -> None:
-    await uploader.put(f"{zone}/a.csv", b"1")
-    await asyncio.sleep(1.1)  # the store keeps the time of a version in seconds
-    latest = await uploader.put(f"{zone}/a.csv", b"2")
-
     async with notifications(stack, zone) as told:
+        await uploader.put(f"{zone}/a.csv", b"1")
+        await asyncio.sleep(1.1)  # the store keeps the time of a version in seconds
+        latest = await uploader.put(f"{zone}/a.csv", b"2")
+        await told.following(2)
         await ingest.delete(f"{zone}/a.csv", latest.version_id)
         await uploader.put(f"{zone}/b.csv", b"")
         events = await told.following(2)

@@ -2,20 +2,16 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
 from contracts.landing import (
     ClaimedFiles,
     FileLanded,
-    FileProcessed,
     FileState,
     RejectFile,
-    RemoveFile,
     RemoveZone,
-    Zone,
     ZoneForm,
 )
 from contracts.pipelines import PipelineRemoved
@@ -23,8 +19,7 @@ from contracts.runs import RunOutcome, RunStatus
 from infra.stacks.stack import Stack
 from services.ingest.service import serve
 from shared.errors import NotFound
-from tests.client import unique
-from tests.landing import Neighbours, Pipeline, neighbours, put_many
+from tests.landing import Neighbours, keys, neighbours, orders, processed, put_many, zone_with
 from tests.waiting import eventually
 
 ALL, NEW = ZoneForm.ALL, ZoneForm.NEW
@@ -37,21 +32,9 @@ async def they(stack: Stack) -> AsyncIterator[Neighbours]:
         yield they
 
 
-def orders() -> Pipeline:
-    return Pipeline(f"default.bronze.{unique('orders')}")
-
-
 def names(answer: ClaimedFiles) -> list[str]:
     assert answer.state == "ready"
     return [file.filename for file in answer.files]
-
-
-async def zone_with(they: Neighbours, *filenames: str) -> Zone:
-    zone = await they.zone()
-    for filename in filenames:
-        await they.put(zone, filename)
-        await they.landed(zone, filename)
-    return zone
 
 
 # Claims
@@ -277,10 +260,6 @@ async def test_a_rejected_file_blocks_the_next_run_no_more(they: Neighbours) -> 
 # What was read
 
 
-def processed(they: Neighbours, run_id: UUID) -> list[dict[str, Any]]:
-    return [content for content in they.said(FileProcessed) if content["run_id"] == str(run_id)]
-
-
 async def test_what_a_good_run_has_read_is_said(they: Neighbours) -> None:
     zone, pipeline, run_id, idle = await zone_with(they, "a.csv", "b.csv"), orders(), uuid4(), uuid4()
     await they.claim(run_id, pipeline, zone)
@@ -295,11 +274,6 @@ async def test_what_a_good_run_has_read_is_said(they: Neighbours) -> None:
     await they.settled(idle, pipeline, zone)
     assert processed(they, idle) == []
     assert len(processed(they, run_id)) == 1
-
-
-async def keys(they: Neighbours, zone: Zone) -> set[str]:
-    prefix = f"default/landing/{zone.name}/"
-    return {found.key.removeprefix(prefix) async for found in they.bucket.versions(prefix)}
 
 
 async def test_exactly_what_a_run_has_read_is_archived(they: Neighbours) -> None:
@@ -366,27 +340,6 @@ async def test_nothing_is_archived_while_another_run_holds_it(they: Neighbours) 
         return await keys(they, zone) == {f"_processed/{run_id}/a.csv"}
 
     await eventually(is_moved)
-
-
-async def test_a_file_that_cannot_be_archived_holds_up_no_other(they: Neighbours) -> None:
-    # Its place in the archive would have a longer key than S3 takes.
-    long = "/".join(["x" * 200] * 4) + "/" + "y" * 150
-    zone, pipeline, run_id = await zone_with(they, long, "a.csv"), orders(), uuid4()
-    await they.publish(pipeline, zone, archives=True)
-    await they.claim(run_id, pipeline, zone)
-    await they.finish(run_id, pipeline)
-    other = await zone_with(they, "b.csv")
-
-    [file] = (await they.files(other)).values()
-    await they.gateway.ask(RemoveFile(namespace="default", zone=other.name, file_id=file.id))
-
-    async def is_done() -> bool:
-        return await keys(they, zone) == {long, f"_processed/{run_id}/a.csv"} and not await keys(they, other)
-
-    await eventually(is_done)
-    assert processed(they, run_id) == []
-    await they.gateway.ask(RemoveZone(namespace="default", name=zone.name))
-    await eventually(lambda: processed(they, run_id))
 
 
 async def test_an_older_publication_that_is_heard_late_changes_nothing(they: Neighbours) -> None:
