@@ -51,10 +51,11 @@ def base_sql(rows: int) -> str:
 
 
 def cases(rows: int) -> Iterator[Case]:
-    """Changed rows by how many there are and where."""
-    for share in SHARES:
-        count = max(rows // share, 1)
+    """Changed rows by how many there are and where; scattered ones last, as they end the order of the table."""
+    counts = {share: max(rows // share, 1) for share in SHARES}
+    for count in counts.values():
         yield Case(f"{count:,} clustered", f"i + {(rows - count) // 2}", count)
+    for share, count in counts.items():
         yield Case(f"{count:,} scattered", f"i * {share}", count)
 
 
