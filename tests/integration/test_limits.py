@@ -441,7 +441,9 @@ async def test_what_is_heard_in_an_inbox_of_everybody_is_nothing_of_the_services
             await lease.acknowledge()
 
         await outsider.client.flush()
-        assert overheard.pending_msgs == 0
+        heard = [await overheard.next_msg() for _ in range(overheard.pending_msgs)]
+        # MinIO has no inboxes of its own: it hears there that what it told of the bucket is stored.
+        assert [message.data for message in heard if json.loads(message.data).get("stream") != "BUCKET"] == []
 
 
 async def test_the_subscriber_reads_all_events_and_keeps_its_place(stack: Stack) -> None:
