@@ -105,9 +105,11 @@ class RunRoutes(Controller):
         return await bus.ask(CancelRun(run_id=run_id))
 
     @post("/{run_id:uuid}/retry", status_code=202, opt={"audit": "run.retry"})
-    async def retry_run(self, bus: Asker, notes: Noted, run_id: FromPath[UUID]) -> RunAccepted:
-        """Ask for a new run of the version and with the parameters of one that has ended."""
-        accepted = await bus.ask(RetryRun(run_id=run_id))
+    async def retry_run(
+        self, bus: Asker, notes: Noted, run_id: FromPath[UUID], idempotency_key: IdempotencyKey = None
+    ) -> RunAccepted:
+        """Ask for a new run of the version, or the draft of then, and with the parameters of one that has ended."""
+        accepted = await bus.ask(RetryRun(run_id=run_id, idempotency_key=idempotency_key))
         notes.detail["run_id"] = str(accepted.run_id)
         return accepted
 
