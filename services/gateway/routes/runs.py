@@ -25,7 +25,7 @@ from contracts.runs import (
 )
 from services.gateway import run_logs
 from services.gateway.bodies import NewRun
-from services.gateway.dependencies import Asker, Closing, Noted, Page, Store
+from services.gateway.dependencies import Asker, Closing, Departure, Noted, Page, Store
 from services.gateway.held import held
 from services.gateway.sse import MEDIA_TYPE, event_stream
 
@@ -119,12 +119,13 @@ class RunRoutes(Controller):
         bus: Asker,
         closing: Closing,
         store: Store,
+        departure: Departure,
         run_id: FromPath[UUID],
         accept: Accept = "",
         last_event_id: LastEventId = "",
     ) -> Response[Any]:
         """Read the log of a run, or follow it: events `log`, `phase` and `status`, ending after the terminal one."""
         if MEDIA_TYPE not in accept:
-            return await held(run_logs.lines(bus, store, run_id), "application/json")
+            return await held(run_logs.lines(bus, store, run_id), "application/json", departure)
         run = await bus.ask(FindRun(run_id=run_id))
         return event_stream(run_logs.follow(bus, store, run, run_logs.Place.parse(last_event_id)), closing)
