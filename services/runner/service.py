@@ -176,6 +176,7 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
         upkeep = Upkeep(resources, runner.name)
         taker = wire(bus, runner, upkeep)
         bus.check("lakehouse", tables.head)
+        bus.check("object_store", lambda: objects.reach("default/bronze/"))
         jobs = (
             lambda: runner.take_runs(taker),
             lambda: every(_SWEEP_SECONDS, runner.sweep_branches),
