@@ -105,10 +105,7 @@ class QueryService:
     async def _all(self, named: Named, at: str) -> Found:
         relations = {str(name): relation for name, relation in (await self.lakehouse.relations(at)).items()}
         facts = await self.facts.of_all(relation.location for relation in relations.values())
-        columns = {
-            name: [(column.name, column.type) for column in fact.columns]
-            for name, fact in zip(relations, facts, strict=True)
-        }
+        columns = {name: _readable(fact) for name, fact in zip(relations, facts, strict=True)}
         found = {name: relations[name] for name in named["tables"] if name in relations}
         return await self._told(found, columns=columns, known=list(relations))
 
@@ -211,6 +208,12 @@ def _table(namespace: str, layer: str, name: str) -> Qualified:
         raise NotFound(f"no table {namespace}.{layer}.{name}: {error}") from error
 
 
+def _readable(facts: Facts) -> list[tuple[str, str]]:
+    """The columns that DuckDB has types for; one at least, as no table of its own is without."""
+    readable = [(column.name, column.type) for column in facts.columns if column.unknown_type is None]
+    return readable or [("unreadable", "VARCHAR")]
+
+
 def _summary(table: Qualified, facts: Facts, docs: TableSummary | None) -> dict[str, str | int | datetime | None]:
     return {
         **table._asdict(),
@@ -220,6 +223,7 @@ def _summary(table: Qualified, facts: Facts, docs: TableSummary | None) -> dict[
         "description": docs.description if docs else "",
         "owner": docs.owner if docs else None,
         "updated_at": facts.updated_at,
+        "problem": facts.problem,
     }
 
 
