@@ -292,6 +292,21 @@ async def test_a_report_that_comes_with_the_end_of_a_run_is_not_asked_for(world:
     assert [one.name for one in (await world.show(run_id)).quality] == ["unique"]
 
 
+@pytest.mark.parametrize("kept", [None, b'{"of": "another version"}'], ids=["gone", "not understood"])
+async def test_a_run_ends_whose_report_cannot_be_read(world: World, kept: bytes | None) -> None:
+    run_id = await world.request(await world.pipeline())
+    await world.queued(run_id)
+    await world.claim(run_id)
+    key = f"default/runs/{run_id}/1.json"
+    if kept is not None:
+        await world.objects.put(key, kept)
+
+    await world.finish(run_id, 1, RunStatus.SUCCESS, report_key=key, rows_written=3)
+
+    assert (await world.ended(run_id)).rows_written == 3
+    assert (await world.show(run_id)).quality == []
+
+
 async def test_how_a_test_judged_the_runs_of_its_pipeline_is_kept(world: World) -> None:
     pipeline = await world.pipeline()
     run_ids = []

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from pydantic import ValidationError
 
 from contracts.messages import derived_id, utc_now
 from contracts.names import Qualified
@@ -311,8 +312,14 @@ class RunsService:
             return None
         try:
             return AttemptReport.model_validate_json(await self.objects.get(event.report_key))
-        except NotFound:
-            log.warning("the report of an attempt is gone", run_id=str(event.run_id), key=event.report_key)
+        except (NotFound, ValidationError) as error:
+            # How the run ended is in the event: nobody has to wait for the rest of it.
+            log.warning(
+                "the report of an attempt cannot be read",
+                run_id=str(event.run_id),
+                key=event.report_key,
+                error=type(error).__name__,
+            )
             return None
 
     async def _end(
