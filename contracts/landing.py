@@ -243,7 +243,7 @@ class LandingFile(Message):
     etag: str
     state: FileState
     reason: str | None
-    """Why it was rejected."""
+    """Why it was rejected, or could not be archived: that is tried again, ever more seldom."""
     processed_by: UUID | None
     """The last good run that read it."""
     uploaded_by: str | None

@@ -93,6 +93,10 @@ class Neighbours:
         file = (await self.files(zone)).get(filename)
         return file if file is not None and file.size_bytes == size_bytes else None
 
+    async def is_archived(self, zone: Zone, filename: str) -> bool:
+        """Whether this file lies in the archive."""
+        return "/_processed/" in (await self.files(zone))[filename].s3_path
+
     async def holds(self, zone: Zone, count: int, within: float = 60) -> Zone:
         """The zone, once it holds so many files."""
 
