@@ -71,9 +71,12 @@ async def change(db: asyncpg.Pool, zone: ChangeZone) -> bool:
             """
             update landing_zones
             set description = coalesce($3, description),
-              owner = coalesce($4, owner),
+              owner = case when 'owner' = any($8::text[]) then null else nullif(coalesce($4, owner), '') end,
               expected_schema = coalesce($5, expected_schema),
-              processed_max_age_days = coalesce($6, processed_max_age_days),
+              processed_max_age_days = case
+                when 'processed_max_age_days' = any($8::text[]) then null
+                else coalesce($6, processed_max_age_days)
+              end,
               auto_purge = coalesce($7, auto_purge),
               updated_at = now()
             where namespace = $1 and name = $2 and removed_at is null
@@ -86,6 +89,7 @@ async def change(db: asyncpg.Pool, zone: ChangeZone) -> bool:
             zone.expected_schema,
             zone.processed_max_age_days,
             zone.auto_purge,
+            list(zone.cleared),
         )
     )
 
