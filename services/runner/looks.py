@@ -83,7 +83,7 @@ class Looks:
             return files
         if query.code is not None:
             main = "pipeline.py" if "pipeline.py" in files and "pipeline.sql" not in files else "pipeline.sql"
-            files = {**files, main: query.code}
+            files = {**files, main: query.code.removeprefix("\ufeff")}
         return PreviewOrder(pipeline=query.pipeline, files=files, limit=query.limit)
 
     async def _said(

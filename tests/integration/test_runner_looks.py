@@ -191,12 +191,39 @@ async def test_the_tests_of_a_draft_judge_what_main_holds(around: Surroundings) 
 
 
 async def test_a_table_that_is_not_there_is_told_by_each_test(around: Surroundings) -> None:
-    pipeline = await around.draft({"pipeline.sql": "select 1", "tests/quality/t.sql": "select * from {{ this }}"})
+    pipeline = await around.draft(
+        {
+            "pipeline.sql": "select 1",
+            "tests/quality/t.sql": "select * from {{ this }}",
+            "tests/quality/zone.sql": "from {{ landing_zone('gone') }}",
+            "tests/quality/well.sql": "select 1 where false",
+        }
+    )
 
-    [result] = (await around.judge_main(pipeline)).results
+    table, well, zone = (await around.judge_main(pipeline)).results
 
-    assert result.status == "error"
-    assert "is not there before its first run" in (result.message or "")
+    assert (table.status, well.status, zone.status) == ("error", "passed", "error")
+    assert "is not there before its first run" in (table.message or "")
+    assert zone.message == "tests/quality/zone.sql:1:6: there is no landing zone 'default/gone'"
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [("pipeline.sql", "{}"), ("pipeline.py", 'def pipeline(ctx):\n    return ctx.duckdb.sql("""{}""")')],
+)
+async def test_a_preview_shows_values_of_every_type(around: Surroundings, file: str, code: str) -> None:
+    sql = """
+        select timestamptz '2026-01-02 03:04:05+00' as at_, [timestamptz '2026-01-02 03:04:05+00'] as listed,
+          date '0044-03-15 (BC)' as ides, uuid '00000000-0000-0000-0000-000000000001' as id, 2::hugeint ** 80 > 1 as big
+    """
+    pipeline = await around.draft({file: code.format(sql)})
+
+    seen = await around.preview(pipeline)
+
+    assert seen.error is None
+    [row] = seen.rows
+    assert (row["at_"], row["listed"]) == ("2026-01-02T03:04:05+00:00", ["2026-01-02T03:04:05+00:00"])
+    assert row["id"] == "00000000-0000-0000-0000-000000000001"
 
 
 async def test_a_preview_that_takes_too_long_ends_and_what_is_known_by_then_is_told(

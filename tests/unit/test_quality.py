@@ -167,3 +167,29 @@ def test_what_a_test_finds_is_shown_in_short_however_large_it_is(
         assert re.fullmatch(r"… \d+ more", cut(found.sample_rows[0][kept]))
     if kept == "c0":
         assert found.sample_rows[0]["…"] == f"{5000 - len(found.sample_rows[0]) + 1} more"
+
+
+def test_what_python_has_no_value_for_is_shown_as_text(connection: duckdb.DuckDBPyConnection) -> None:
+    sql = """
+        select 'infinity'::timestamp as ever, '-infinity'::date as never, 'infinity'::timestamptz as zoned,
+          '0044-03-15 (BC)'::date as ides, '12026-01-01'::date as far,
+          timestamp_ns '2026-01-01 00:00:00.000000001' as exact,
+          ['infinity'::date, null] as listed, {'at': 'infinity'::date, 'n': 1} as kept, null::date[] as nothing
+    """
+
+    [result] = run_tests(connection, [quality_test(connection, sql)], threads=1)
+
+    assert (result.status, result.value) == ("failed", 1)
+    assert result.sample_rows == [
+        {
+            "ever": "infinity",
+            "never": "-infinity",
+            "zoned": "infinity",
+            "ides": "-0043-03-15",
+            "far": "12026-01-01",
+            "exact": "2026-01-01T00:00:00.000000001",
+            "listed": ["infinity", None],
+            "kept": {"at": "infinity", "n": 1},
+            "nothing": None,
+        }
+    ]

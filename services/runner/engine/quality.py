@@ -14,7 +14,7 @@ from contracts.reports import QualityResult, Severity
 from services.runner.config import QualityHeader
 from services.runner.domain import FailureKind
 from services.runner.engine.binding import Bound
-from services.runner.engine.samples import SAMPLE_ROWS, sample_of
+from services.runner.engine.samples import SAMPLE_ROWS, rows_of, sample_of
 from services.runner.engine.session import failure
 from services.runner.problems import WorkFailed
 
@@ -95,7 +95,7 @@ def _violations(
             sample: list[dict[str, Any]] = []
             for batch in reader:
                 if len(sample) < SAMPLE_ROWS:
-                    sample += batch.slice(0, SAMPLE_ROWS - len(sample)).to_pylist()
+                    sample += rows_of(batch.slice(0, SAMPLE_ROWS - len(sample)))
                 count += batch.num_rows
         except duckdb.InterruptException as error:
             if is_late.is_set():

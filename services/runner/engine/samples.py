@@ -9,6 +9,8 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
+import pyarrow as pa
+
 SAMPLE_ROWS: Final = 20
 LONGEST_TEXT: Final = 1000
 """Characters of a value that a sample shows."""
@@ -16,6 +18,13 @@ _SAMPLE_BYTES: Final = 20_000
 """Of the rows of one test in all, and of the first of them: reports have many tests, and tables many columns."""
 _EXACT: Final = 2**53
 _CUT: Final = "…"
+_INFINITIES: Final = {
+    2**63 - 1: "infinity",
+    -(2**63 - 1): "-infinity",
+    2**31 - 1: "infinity",
+    -(2**31 - 1): "-infinity",
+}
+"""How DuckDB says infinity in Arrow, which has none: in timestamps and in dates."""
 
 
 def sample_of(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -71,6 +80,34 @@ class _Room:
                 return [*fitted, f"{_CUT} {len(value) - len(fitted)} more"]
             fitted.append(self.fitted(item))
         return fitted
+
+
+def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch in Python's values, and as text those that Python has none for."""
+    columns = [_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return [_value(one) for one in column]
+
+
+def _value(one: pa.Scalar) -> Any:
+    """A value of a column of which not all have one in Python: infinity, and what is before year 1 or beyond 9999."""
+    match one:
+        case pa.StructScalar():
+            return {name: _value(item) for name, item in one.items()}
+        case pa.MapScalar():
+            return [(_value(item["key"]), _value(item["value"])) for item in one.values or []]
+        case pa.ListScalar() | pa.FixedSizeListScalar():
+            return None if one.values is None else [_value(item) for item in one.values]
+    try:
+        return one.as_py()
+    except (OverflowError, ValueError):
+        return _INFINITIES.get(one.value) or str(one.cast(pa.string()))
 
 
 def json_safe(value: Any) -> Any:
