@@ -1,5 +1,6 @@
 """Catalog keeps the run protocol: here the test is its runner and everybody else."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from contracts.files import WriteCodeFile
+from contracts.names import Qualified
 from contracts.namespaces import ListNamespaces
 from contracts.pipelines import (
     CreatePipeline,
@@ -54,6 +56,7 @@ from contracts.runs import (
 )
 from contracts.tables import TableChanged
 from infra.stacks.stack import Stack
+from services.catalog.code.domain import MAX_FILES
 from services.catalog.service import serve
 from shared.bus import Bus
 from shared.errors import Conflict, NotFound
@@ -184,6 +187,23 @@ async def test_a_request_that_cannot_be_is_rejected_with_its_reason(
     outcome = await world.bus.ask(FindRunOutcome(run_id=run_id))
     assert outcome.is_known
     assert outcome.is_rejected
+
+
+async def test_a_request_for_a_draft_that_cannot_be_pinned_is_rejected(world: World, stack: Stack) -> None:
+    pipeline = await world.pipeline(publish=False)
+    folder = Qualified.parse(pipeline).folder
+    async with object_store(stack.settings, "infra") as bucket:
+        for start in range(0, MAX_FILES, 50):
+            numbers = range(start, start + 50)
+            await asyncio.gather(*(bucket.put(f"{folder}tests/quality/t{n}.sql", b"select 1") for n in numbers))
+    event = RunRequested(pipeline=pipeline, trigger="manual")
+
+    await world.bus.publish(event)
+
+    run_id = run_id_for(pipeline, str(event.event_id))
+    [rejected] = await eventually(lambda: world.of(RunRejected, run_id))
+    assert rejected.reason is RejectionReason.INVALID
+    assert "a pipeline may have 500 files, this one has 50" in rejected.message
 
 
 async def test_a_request_that_must_not_overlap_is_rejected_while_a_run_is_open(world: World) -> None:

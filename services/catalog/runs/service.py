@@ -27,6 +27,7 @@ from contracts.runs import (
     FindRunOutcome,
     ListRuns,
     Over,
+    RejectionReason,
     RequestRun,
     RetryRun,
     Run,
@@ -51,7 +52,7 @@ from services.catalog.runs import domain, messages
 from services.catalog.runs.store import ends, lists, pipelines, protocol, requests
 from shared.bus import Bus
 from shared.database import Connection, transaction
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, Unprocessable
 from shared.object_store import ObjectStore
 from shared.outbox import emit
 from shared.pages import cursor_after, fitting
@@ -76,11 +77,14 @@ class RunsService:
         run_id = run_id_for(event.pipeline, event.dedupe_key or str(event.event_id))
         if await requests.find_request(self.db, run_id) is not None:
             return
-        pins = await self._draft_pins(event)
+        try:
+            pins, unfit = await self._draft_pins(event), None
+        except Unprocessable as error:
+            pins, unfit = None, domain.Rejection(RejectionReason.INVALID, error.message)
         async with transaction(self.db) as db:
             pipeline = await pipelines.lock_pipeline(db, event.pipeline)
             state = await pipelines.pipeline_state(db, pipeline, event.pipeline_id) if pipeline else None
-            why_not = domain.rejection(event, state)
+            why_not = domain.rejection(event, state) or unfit
             pipeline_id = pipeline.id if pipeline else None
             if not await requests.claim_request(
                 db, run_id, event, pipeline_id=pipeline_id, body_hash=None, rejection=why_not
