@@ -214,6 +214,16 @@ ERRORS = {
         ErrorKind.PYTHON,
         "pipeline.py: the result is nothing (None); expected a DuckDB relation, an Arrow table or reader, or a pandas",
     ),
+    "dicts": (
+        "result = [{'id': 1}]",
+        ErrorKind.PYTHON,
+        "pipeline.py: the result is a list of dicts (`pa.Table.from_pylist(rows)` makes a table of it); expected a",
+    ),
+    "a column alone": (
+        "import pandas\nresult = pandas.Series([1])",
+        ErrorKind.PYTHON,
+        "pipeline.py: the result is a Series; expected a",
+    ),
     "an end of its own": (
         "import sys\nsys.exit(3)\nresult = 1",
         ErrorKind.PYTHON,
