@@ -36,6 +36,23 @@ class Sql(str):
     __slots__ = ()
 
 
+class Flag:
+    """Yes or no, with brackets behind it or without."""
+
+    def __init__(self, ask: Callable[[], bool]) -> None:
+        self._ask = ask
+
+    def __call__(self) -> bool:
+        """Ask."""
+        return self._ask()
+
+    def __bool__(self) -> bool:
+        return self._ask()
+
+    def __repr__(self) -> str:
+        return repr(self._ask())
+
+
 @dataclass(frozen=True)
 class ZoneCall:
     """`landing_zone(...)` as it was rendered: a name that stands for the files until they are known."""
@@ -187,10 +204,13 @@ def _final(value: Any) -> Any:
         case Sql():
             return f"{_VALUE_BEGIN}{value}{_VALUE_END}"
         case datetime():
+            # With the type behind it, so that an author's own may stand before: `timestamp '{{ run_started_at }}'`.
             kind = "timestamptz" if value.tzinfo else "timestamp"
-            return f"{_VALUE_BEGIN}{kind} '{value.isoformat(sep=' ')}'{_VALUE_END}"
+            return f"{_VALUE_BEGIN}'{value.isoformat(sep=' ')}'::{kind}{_VALUE_END}"
         case date():
-            return f"{_VALUE_BEGIN}date '{value.isoformat()}'{_VALUE_END}"
+            return f"{_VALUE_BEGIN}'{value.isoformat()}'::date{_VALUE_END}"
+        case Flag():
+            return _final(bool(value))
         case None:
             return f"{_VALUE_BEGIN}null{_VALUE_END}"
         case bool():
