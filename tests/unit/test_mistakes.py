@@ -396,7 +396,8 @@ RUN = (
         sql="select id + 'a' as x from bronze.source",
     ),
     Mistake(
-        'pipeline.sql:1:45: there is no column "b"; there is "amount"; a text stands between single quotes, as \'text\'',
+        'pipeline.sql:1:45: there is no column "b"; there is "amount";'
+        " a text stands between single quotes, as 'text'",
         sql='select id from bronze.source s where name = "b"',
     ),
     Mistake(
