@@ -89,13 +89,17 @@ class Writing:
             found = field_of(schema, field.column)
             if found is None:
                 near = _suggestion(field.column, [one.name for one in schema.fields])
-                raise SchemaError(f"partition_by: there is no column {field.column!r}{near}")
+                raise SchemaError(self._told(f"partition_by: there is no column {field.column!r}{near}"))
             partitions.append(PartitionField(found.name, field.transform))
         try:
             commit = self.target.begin(self.table, schema, partitions)
         except ValueError as error:
-            raise SchemaError(f"partition_by: {error}") from error
+            raise SchemaError(self._told(f"partition_by: {error}")) from error
         return Batch(self, commit)
+
+    def _told(self, message: str) -> str:
+        """What is wrong with `partition_by`, with its place."""
+        return str(self.config.problem("partition_by", message))
 
 
 @dataclass(frozen=True)
