@@ -32,7 +32,7 @@ from services.query.frames import Ask, Ended, Found, Named
 from services.query.tables import Facts, TableFacts
 from services.query.workers import Workers, workers
 from shared.bus import Bus, connect
-from shared.chunks import send_chunks
+from shared.chunks import send_chunks, unless_left
 from shared.errors import Invalid, NotFound
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.port import MAIN, Lakehouse, Relation, RelationKind
@@ -58,7 +58,7 @@ class QueryService:
         if query.branch is not None and query.snapshot is not None:
             raise Invalid("a query reads a branch or a snapshot, not both")
         at = query.branch or query.snapshot or await self.lakehouse.head()
-        return await self._run(query.sql, query.namespace, query.limit, query.inbox, at)
+        return await self._sent(query.sql, query.namespace, query.limit, query.inbox, at)
 
     async def preview_table(self, query: PreviewTable) -> ResultEnd:
         """Read the first rows of a table."""
@@ -67,7 +67,11 @@ class QueryService:
         await self._relation(table, at)
         # One more than is wanted tells whether there are more.
         sql = f'from "{table.namespace}"."{table.layer}"."{table.name}" limit {query.limit + 1}'
-        return await self._run(sql, table.namespace, query.limit, query.inbox, at)
+        return await self._sent(sql, table.namespace, query.limit, query.inbox, at)
+
+    async def _sent(self, sql: str, namespace: str, limit: int, inbox: str, at: str) -> ResultEnd:
+        """Run a statement for as long as somebody waits for its result."""
+        return await unless_left(self.bus, inbox, self._run(sql, namespace, limit, inbox, at))
 
     async def _run(self, sql: str, namespace: str, limit: int, inbox: str, at: str) -> ResultEnd:
         began = perf_counter()

@@ -1,6 +1,7 @@
 """What the code of a pipeline reads: its tables and files are asked of the runner, and stand in the queries then."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
@@ -107,6 +108,15 @@ class Reading:
                 name = f"{call.namespace}/{call.zone}"
                 message = f"there is no landing zone {name!r}{self.meant('landing_zone', name)}"
                 raise AuthorError(statement.problem(message, use.start))
+
+    def with_files(self, test: CompiledTest) -> CompiledTest:
+        """A test whose files are asked for, or with what is wrong with the zones that it reads."""
+        try:
+            if test.statement is not None:
+                self.claim_files(test.statement)
+        except AuthorError as error:
+            return replace(test, statement=None, problems=error.problems)
+        return test
 
     def content_of(self, namespace: str, zone: str, form: ZoneForm) -> ZoneContent | None:
         """What is read of a landing zone; None if there is no such zone."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache, lru_cache
+from itertools import chain, count
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from pyiceberg.avro.codecs import AVRO_CODEC_KEY
@@ -174,8 +175,27 @@ def _layout_of_list() -> _Layout:
 
 
 def _layout(schema: Schema, kind: Kind) -> _Layout:
-    header = json.dumps(AvroSchemaConversion().iceberg_to_avro(schema, schema_name=kind))
-    return _Layout(schema, header, construct_writer(schema))
+    avro = AvroSchemaConversion().iceberg_to_avro(schema, schema_name=kind)
+    return _Layout(schema, json.dumps(_named_once(avro, set())), construct_writer(schema))
+
+
+def _named_once(avro: Any, taken: set[str]) -> Any:
+    """The schema with a name of its own for each fixed type: Avro has a name defined once (its specification, Names).
+
+    PyIceberg defines `decimal_9_2` for each partition field that is one. Iceberg goes by the ids of fields.
+    """
+    match avro:
+        case {"type": "fixed", "name": str(name)}:
+            names = chain([name], (f"{name}_{number}" for number in count(2)))
+            own = next(free for free in names if free not in taken)
+            taken.add(own)
+            return {**avro, "name": own}
+        case dict():
+            return {key: _named_once(value, taken) for key, value in avro.items()}
+        case list():
+            return [_named_once(value, taken) for value in avro]
+        case _:
+            return avro
 
 
 class _Output(AvroOutputFile[R]):

@@ -113,6 +113,22 @@ async def test_a_script_of_the_same_dialect_runs_unchanged(around: Surroundings)
     assert [(read.type, read.name) for read in report.inputs] == [("table", source.pipeline)]
 
 
+async def test_times_with_a_zone_are_values_of_pythons(around: Surroundings) -> None:
+    name, pipeline_id = table_name(), uuid4()
+    code = """
+# @merge_strategy: append_only
+# @watermark_column: ts
+print("so far", watermark_value and watermark_value.isoformat())
+rows = duckdb_conn.sql("select timestamptz '2026-01-02 03:04:05+00' as ts").fetchall()
+result = pa.table({"ts": [ts for ts, in rows]})
+"""
+
+    for _ in range(2):
+        last = await good(around, code, pipeline=name, pipeline_id=pipeline_id)
+
+    assert ("info", "so far 2026-01-02T03:04:05+00:00") in await log_of(around, last)
+
+
 FACTS = """
 import json
 def pipeline(ctx):

@@ -103,7 +103,16 @@ async def test_a_test_that_cannot_run_blocks_and_a_warning_does_not(around: Surr
         "select 1 as id", tests={"odd": "-- @severity: warn\nselect *, 1::hugeint << 80 as big from {{ this }}"}
     )
 
+    unread = await around.request(
+        "select 1 as id",
+        tests={
+            "zone": "-- @severity: warn\nfrom {{ landing_zone('gone') }}",
+            "ever": "-- @severity: warn\nselect 'infinity'::date as ever, '-infinity'::timestamptz as never",
+        },
+    )
+
     failed, merged = await around.finished(broken), await around.finished(warned)
+    told = await around.finished(unread)
 
     assert failed.error_kind is ErrorKind.QUALITY
     assert failed.error is not None
@@ -112,6 +121,10 @@ async def test_a_test_that_cannot_run_blocks_and_a_warning_does_not(around: Surr
     assert merged.status is RunStatus.SUCCESS
     assert merged.quality.warned == 1
     assert (await around.report(warned)).quality[0].sample_rows == [{"id": 1, "big": str(2**80)}]
+    assert (told.error, told.quality.errored, told.quality.warned) == (None, 1, 1)
+    ever, zone = (await around.report(unread)).quality
+    assert ever.sample_rows == [{"ever": "infinity", "never": "-infinity"}]
+    assert (zone.message or "").startswith("tests/quality/zone.sql:2:6: there is no landing zone 'default/gone'")
 
 
 async def test_rows_are_appended_and_full_refresh_replaces_them_even_by_none(around: Surroundings) -> None:

@@ -227,6 +227,19 @@ async def test_a_reserved_word_before_a_dot_is_a_name_in_pipelines_and_tests(aro
     assert wrong.startswith("pipeline.sql:1:")
 
 
+async def test_the_mark_that_editors_begin_a_file_with_hides_no_setting(around: Surroundings) -> None:
+    name, pipeline_id = table_name(), uuid4()
+
+    for path, text in (
+        ("pipeline.sql", "\ufeff-- @merge_strategy: append_only\nselect 1 as id"),
+        ("pipeline.py", "\ufeff# @merge_strategy: append_only\nresult = duckdb.sql('select 2 as id')"),
+    ):
+        run = await around.request(text, path=path, pipeline=name, pipeline_id=pipeline_id)
+        assert (await around.finished(run)).error is None
+
+    assert await around.rows(name, "from t order by id") == [(1,), (2,)]
+
+
 # Suggestions
 
 

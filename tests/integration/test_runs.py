@@ -400,7 +400,8 @@ async def test_an_ended_run_is_run_again_with_its_version_and_parameters(world: 
         await world.bus.ask(RetryRun(run_id=uuid4()))
 
 
-async def test_a_run_of_a_draft_is_run_again_with_the_files_of_then(world: World) -> None:
+@pytest.mark.parametrize("is_published_since", [False, True], ids=["draft", "published since"])
+async def test_a_run_of_a_draft_is_run_again_with_the_files_of_then(world: World, is_published_since: bool) -> None:
     pipeline = await world.pipeline(publish=False)
     run_id = await world.request(pipeline)
     await world.queued(run_id)
@@ -409,11 +410,49 @@ async def test_a_run_of_a_draft_is_run_again_with_the_files_of_then(world: World
     await world.ended(run_id)
     folder = f"default/pipelines/bronze/{pipeline.split('.')[2]}/"
     await world.bus.ask(WriteCodeFile(path=f"{folder}pipeline.sql", content="select 2 as id"))
+    if is_published_since:
+        await world.bus.ask(PublishPipeline(pipeline=pipeline))
 
     again = await world.bus.ask(RetryRun(run_id=run_id))
 
     await world.queued(again.run_id)
-    assert (await world.claim(again.run_id)).files == first.files
+    attempt = await world.claim(again.run_id)
+    assert (attempt.version, attempt.files) == (None, first.files)
+
+
+async def test_a_run_that_was_cancelled_while_it_waited_is_run_again_with_the_version_that_it_wanted(
+    world: World,
+) -> None:
+    pipeline = await world.pipeline()
+    await world.bus.ask(PublishPipeline(pipeline=pipeline))
+    first = await world.request(pipeline)
+    waiting = await world.request(pipeline, version=1)
+    await world.bus.ask(CancelRun(run_id=waiting))
+    await world.bus.ask(CancelRun(run_id=first))
+
+    again = await world.bus.ask(RetryRun(run_id=waiting))
+
+    await world.queued(again.run_id)
+    assert (await world.claim(again.run_id)).version == 1
+
+
+async def test_a_retry_under_an_idempotency_key_is_one_run_however_often_it_is_asked_for(world: World) -> None:
+    pipeline = await world.pipeline()
+    ended = [await world.request(pipeline) for _ in range(2)]
+    for run_id in reversed(ended):
+        await world.bus.ask(CancelRun(run_id=run_id))
+    query = RetryRun(run_id=ended[0], idempotency_key=uuid4().hex)
+
+    first = await world.bus.ask(query)
+    await world.bus.ask(CancelRun(run_id=first.run_id))
+    again = await world.bus.ask(query)
+
+    assert (again.run_id, again.status) == (first.run_id, RunStatus.CANCELLED)
+    with pytest.raises(Conflict, match="used for another request"):
+        await world.bus.ask(query.model_copy(update={"run_id": ended[1]}))
+    plain = RunRequested(pipeline=pipeline, trigger="manual")
+    with pytest.raises(Conflict, match="used for another request"):
+        await world.bus.ask(RequestRun(request=plain, idempotency_key=query.idempotency_key))
 
 
 async def _report(world: World, run_id: UUID, pipeline: str, **facts: Any) -> None:

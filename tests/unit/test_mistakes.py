@@ -71,6 +71,14 @@ SETTINGS = (
     Mistake("config.yaml:1: timeout_seconds is a number of seconds, not '5m'", config="timeout_seconds: 5m"),
     Mistake("config.yaml:1: memory_limit is a size as 512MB or 2GiB, not 'lots'", config="memory_limit: lots"),
     Mistake("config.yaml:1: memory_limit must be at least 64MB, not '1MB'", config="memory_limit: 1MB"),
+    Mistake("config.yaml:1: memory_limit must be at most 1000TB, not '99999TB'", config="memory_limit: 99999TB"),
+    Mistake("config.yaml:1: merge_strategy is empty: give it a value, or take it out", config="merge_strategy:"),
+    Mistake("config.yaml:1: no valid YAML: a value holds itself", config="tags: &tags [*tags]"),
+    Mistake("config.yaml:1: max_retries is a whole number, 0 or more, not 'foo'", config="max_retries: !!int foo"),
+    Mistake(
+        "config.yaml:3: scd_valid_to cannot be 'is_current': scd2 keeps a column of that name beside it",
+        config="merge_strategy: scd2\nunique_key: id\nscd_valid_to: is_current",
+    ),
     Mistake("config.yaml:1: close_missing is true or false, not 'yes please'", config="close_missing: yes please"),
     Mistake(
         "config.yaml:1: unknown on_schema_change 'evlove', did you mean 'evolve'?", config="on_schema_change: evlove"

@@ -138,3 +138,29 @@ def test_values_are_shown_without_loss() -> None:
         "nul": "a\ufffd",
     }
     assert json_safe("x" * 2000) == "x" * 1000 + "…"
+
+
+def test_what_python_has_no_value_for_is_shown_as_text(connection: duckdb.DuckDBPyConnection) -> None:
+    sql = """
+        select 'infinity'::timestamp as ever, '-infinity'::date as never, 'infinity'::timestamptz as zoned,
+          '0044-03-15 (BC)'::date as ides, '12026-01-01'::date as far,
+          timestamp_ns '2026-01-01 00:00:00.000000001' as exact,
+          ['infinity'::date, null] as listed, {'at': 'infinity'::date, 'n': 1} as kept, null::date[] as nothing
+    """
+
+    [result] = run_tests(connection, [quality_test(connection, sql)], threads=1)
+
+    assert (result.status, result.value) == ("failed", 1)
+    assert result.sample_rows == [
+        {
+            "ever": "infinity",
+            "never": "-infinity",
+            "zoned": "infinity",
+            "ides": "-0043-03-15",
+            "far": "12026-01-01",
+            "exact": "2026-01-01T00:00:00.000000001",
+            "listed": ["infinity", None],
+            "kept": {"at": "infinity", "n": 1},
+            "nothing": None,
+        }
+    ]

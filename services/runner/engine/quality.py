@@ -13,6 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import duckdb
+import pyarrow as pa
 
 from contracts.reports import QualityResult, Severity
 from services.runner.config import QualityHeader
@@ -101,7 +102,7 @@ def _violations(
             sample: list[dict[str, Any]] = []
             for batch in reader:
                 if len(sample) < SAMPLE_ROWS:
-                    sample += batch.slice(0, SAMPLE_ROWS - len(sample)).to_pylist()
+                    sample += rows_of(batch.slice(0, SAMPLE_ROWS - len(sample)))
                 count += batch.num_rows
         except duckdb.InterruptException as error:
             if is_late.is_set():
@@ -126,6 +127,43 @@ def _interrupted_after(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Ite
         yield is_late
     finally:
         timer.cancel()
+
+
+def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch in Python's values, and as text those that Python has none for."""
+    columns = [_values(column) for column in batch.columns]
+    return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return [_value(one) for one in column]
+
+
+def _value(one: pa.Scalar) -> Any:
+    """A value of a column of which not all have one in Python: infinity, and what is before year 1 or beyond 9999."""
+    match one:
+        case pa.StructScalar():
+            return {name: _value(item) for name, item in one.items()}
+        case pa.MapScalar():
+            return [(_value(item["key"]), _value(item["value"])) for item in one.values or []]
+        case pa.ListScalar() | pa.FixedSizeListScalar():
+            return None if one.values is None else [_value(item) for item in one.values]
+    try:
+        return one.as_py()
+    except (OverflowError, ValueError):
+        return _INFINITIES.get(one.value) or str(one.cast(pa.string()))
+
+
+_INFINITIES: Final = {
+    2**63 - 1: "infinity",
+    -(2**63 - 1): "-infinity",
+    2**31 - 1: "infinity",
+    -(2**31 - 1): "-infinity",
+}
+"""How DuckDB says infinity in Arrow, which has none: in timestamps and in dates."""
 
 
 def json_safe(value: Any) -> Any:

@@ -37,7 +37,9 @@ class Log:
 
     async def at(self, snapshot: str) -> Merged:
         """The merge that a snapshot is of, and which Nessie has just told of."""
-        newest = await self._api.get(f"/trees/{segment(MAIN, at=snapshot)}/history", fetch="ALL", **{"max-records": "1"})
+        newest = await self._api.get(
+            f"/trees/{segment(MAIN, at=snapshot)}/history", fetch="ALL", **{"max-records": "1"}
+        )
         for entry in newest["logEntries"]:
             return _merged(entry)
         raise Unavailable(f"Nessie's log does not have {snapshot!r}, which it answered")
@@ -59,9 +61,7 @@ class Log:
                 return merged
         return None
 
-    async def _commits(
-        self, wanted: str, *, newest: str | None = None, oldest: str = BEGINNING
-    ) -> AsyncIterator[Json]:
+    async def _commits(self, wanted: str, *, newest: str | None = None, oldest: str = BEGINNING) -> AsyncIterator[Json]:
         query = {"fetch": "ALL", "filter": wanted}
         if oldest != BEGINNING:
             query["limit-hash"] = _snapshot(oldest)
