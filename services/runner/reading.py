@@ -49,10 +49,13 @@ class Reading:
         """Compile the files, and tell the runner what their author allows the run."""
 
         def facts(config: Config) -> Facts:
+            # Before anything is rendered, which may go on without end.
+            self._allow(config)
             return self._facts(config, run_id, started_at, parameters)
 
-        compiled = compile_pipeline(self._workplace.connection, files, facts)
-        config = compiled.config
+        return compile_pipeline(self._workplace.connection, files, facts)
+
+    def _allow(self, config: Config) -> None:
         memory_limit = config.memory_limit or self._workplace.memory_limit_bytes
         self._parent.say(
             Configured(
@@ -63,7 +66,6 @@ class Reading:
             )
         )
         limit_memory(self._workplace.connection, memory_limit)
-        return compiled
 
     def compile_tests(self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime) -> list[CompiledTest]:
         """Compile the tests among the files, whatever the pipeline itself is like."""

@@ -463,11 +463,18 @@ async def test_a_run_that_takes_too_long_fails_and_says_where_it_was(around: Sur
         "select 1 as id", tests={"slow": slow_test}, parameters={"n": 100_000_000}, config="timeout_seconds: 10"
     )
 
-    ended = [await around.finished(run, within=60) for run in (writing, testing)]
+    # Two loops of Jinja's, of the length that it allows each.
+    compiling = await around.request(
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}select 1 as id",
+        config="timeout_seconds: 3",
+    )
 
-    assert [one.error_kind for one in ended] == [ErrorKind.TIMEOUT, ErrorKind.TIMEOUT]
+    ended = [await around.finished(run, within=60) for run in (writing, testing, compiling)]
+
+    assert [one.error_kind for one in ended] == [ErrorKind.TIMEOUT] * 3
     assert ended[0].error == "took longer than 10 s (timeout_seconds) in phase write"
     assert ended[1].error == "took longer than 10 s (timeout_seconds) in phase quality"
+    assert (ended[2].error or "").startswith("took longer than 3 s (timeout_seconds) in phase ")
 
 
 async def test_a_run_that_needs_too_much_memory_fails_and_says_what_used_it_up(around: Surroundings) -> None:

@@ -256,6 +256,14 @@ async def test_settings_that_name_columns_which_the_query_does_not_give_are_told
         )
     ]
 
+    types = [
+        await error_of(around, sql, config) for config in ("partition_by: hour(day)", "tags: a\npartition_by: day(id)")
+    ]
+
+    assert types == [
+        "config.yaml:1: partition_by: column 'day' is date, which cannot be partitioned by hour",
+        "config.yaml:2: partition_by: column 'id' is int, which cannot be partitioned by day",
+    ]
     assert told == [
         "config.yaml:2: unique_key names 'idd', which the query does not give, did you mean 'id'?",
         "config.yaml:2: partition_column names 'dya', which the query does not give, did you mean 'day'?",
