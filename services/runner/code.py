@@ -34,7 +34,8 @@ class Code:
             self._kept.move_to_end(place)
             return self._kept[place]
         try:
-            text = (await self._objects.get(*place)).decode()
+            # Some editors begin a file with a mark, which is no part of its text.
+            text = (await self._objects.get(*place)).decode("utf-8-sig")
         except NotFound as error:
             raise AuthorError(Problem(file.path, f"its version {file.version_id} is not kept any more")) from error
         except UnicodeDecodeError as error:

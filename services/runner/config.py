@@ -16,9 +16,21 @@ from shared.similar import expected
 CONFIG_FILE: Final = "config.yaml"
 
 SMALLEST_MEMORY_LIMIT: Final = 64_000_000
+_LARGEST_MEMORY_LIMIT: Final = 10**15
+"""DuckDB knows no unit beyond terabytes."""
+
+_YES: Final = ("true", "yes", "on")
+_NO: Final = ("false", "no", "off")
+"""How YAML writes them."""
 
 _Reader: TypeAlias = Callable[[str, Any], Any]
 """From a key and a value as written to the value; `ValueError` says what was expected."""
+
+_IS_CURRENT: Final = "is_current"
+"""The third column of `scd2`, beside the two that the author may name."""
+
+_NOTHING: Final = "tag:yaml.org,2002:null"
+"""The tag of a value that YAML takes for none."""
 
 _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
@@ -148,6 +160,9 @@ def _unfit(config: Config) -> Iterator[tuple[str, str]]:
         yield "partition_by", "a view has no partition_by: it writes no data"
     if strategy == Strategy.SCD2 and config.scd_valid_from.lower() == config.scd_valid_to.lower():
         yield "scd_valid_to", f"scd_valid_from and scd_valid_to are both {config.scd_valid_to!r}; they must differ"
+    for key in ("scd_valid_from", "scd_valid_to"):
+        if strategy == Strategy.SCD2 and str(getattr(config, key)).lower() == _IS_CURRENT:
+            yield key, f"{key} cannot be {_IS_CURRENT!r}: scd2 keeps a column of that name beside it"
 
 
 def plugin_of(strategy: str) -> MergeStrategy:
@@ -180,7 +195,7 @@ def unknown_columns(config: Config, given: Sequence[str]) -> list[Problem]:
     """The columns that settings name and that the query does not give, whose columns these are."""
     known = {column.lower() for column in given}
     if config.merge_strategy == Strategy.SCD2:
-        known |= {config.scd_valid_from.lower(), config.scd_valid_to.lower(), "is_current"}
+        known |= {config.scd_valid_from.lower(), config.scd_valid_to.lower(), _IS_CURRENT}
     named = [("unique_key", column) for column in config.unique_key]
     named += [("partition_by", one.column) for one in config.partition_by]
     named += [("partition_column", config.partition_column)] if config.partition_column else []
@@ -244,10 +259,22 @@ def _yaml_settings(text: str) -> Iterator[_Setting]:
     if not isinstance(root, yaml.MappingNode):
         message = "expected keys and values, as `merge_strategy: append_only`"
         raise AuthorError(Problem(CONFIG_FILE, message, root.start_mark.line + 1))
-    constructor = yaml.SafeLoader("")
     for key, value in root.value:
-        plain = constructor.construct_object(value, deep=True)
-        yield _Setting(str(key.value), plain, key.start_mark.line + 1)
+        yield _Setting(str(key.value), _as_written(value), key.start_mark.line + 1)
+
+
+def _as_written(node: yaml.Node, inside: tuple[yaml.Node, ...] = ()) -> Any:
+    """A value of YAML with its texts as they stand: a column may be called `no`, and a description be a date."""
+    if node in inside:
+        message = "no valid YAML: a value holds itself"
+        raise AuthorError(Problem(CONFIG_FILE, message, node.start_mark.line + 1))
+    match node:
+        case yaml.SequenceNode():
+            return [_as_written(item, (*inside, node)) for item in node.value]
+        case yaml.MappingNode():
+            return {str(key.value): _as_written(value, (*inside, node)) for key, value in node.value}
+        case _:
+            return None if node.tag == _NOTHING else node.value
 
 
 def _read(path: str, settings: list[_Setting], known: Mapping[str, _Reader]) -> _Read:
@@ -271,6 +298,9 @@ def _value(setting: _Setting, known: Mapping[str, _Reader]) -> Any:
     key = setting.key.lower()
     if key not in known:
         raise ValueError(f"unknown key {setting.key!r}{expected(key, known)}")
+    if setting.value is None and key == "merge_strategy":
+        # Whatever was meant, it was hardly the strategy that throws away what the table holds.
+        raise ValueError(f"{key} is empty: give it a value, or take it out")
     return None if setting.value is None else known[key](key, setting.value)
 
 
@@ -305,8 +335,9 @@ def _text(key: str, value: Any) -> str:
 
 
 def _flag(key: str, value: Any) -> bool:
-    if str(value).lower() in ("true", "false"):
-        return str(value).lower() == "true"
+    written = str(value).lower()
+    if written in (*_YES, *_NO):
+        return written in _YES
     raise ValueError(f"{key} is true or false, not {value!r}")
 
 
@@ -337,6 +368,8 @@ def _bytes(key: str, value: Any) -> int:
     size = int(float(found[1]) * base ** " kmgt".index(found[2].lower() or " "))
     if size < SMALLEST_MEMORY_LIMIT:
         raise ValueError(f"{key} must be at least {SMALLEST_MEMORY_LIMIT // 1_000_000}MB, not {value!r}")
+    if size > _LARGEST_MEMORY_LIMIT:
+        raise ValueError(f"{key} must be at most {_LARGEST_MEMORY_LIMIT // 10**12}TB, not {value!r}")
     return size
 
 

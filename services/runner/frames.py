@@ -17,6 +17,8 @@ from contracts.runs import LogLine, Phase
 from services.runner.domain import FailureKind
 
 _LENGTH: Final = struct.Struct(">I")
+_LONGEST: Final = 256_000_000
+"""Bytes of a message; what claims to be longer is none, and nobody waits for it."""
 
 # To a process
 
@@ -366,8 +368,10 @@ def frame(message: Message) -> bytes:
 
 
 async def read_from_process(stream: StreamReader) -> FromProcess:
-    """The next message of a process; `IncompleteReadError` when it is gone."""
+    """The next message of a process; `IncompleteReadError` when it is gone, `ValueError` for what is no message."""
     (length,) = _LENGTH.unpack(await stream.readexactly(_LENGTH.size))
+    if length > _LONGEST:
+        raise ValueError(f"a message of {length} bytes")
     return _from_process.validate_json(await stream.readexactly(length))
 
 

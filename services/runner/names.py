@@ -11,7 +11,7 @@ from jinja2 import Undefined
 
 from contracts.landing import ZoneForm
 from services.runner.config import Strategy
-from services.runner.template import NoWatermark, Scope, Sql, Unknown, identifier_of
+from services.runner.template import Flag, NoWatermark, Scope, Sql, Unknown, identifier_of
 
 _MISSING: Final = object()
 
@@ -41,9 +41,9 @@ def landing_zone(scope: Scope) -> Callable[..., Sql]:
     return _called("landing_zone", landing_zone)
 
 
-def is_incremental(scope: Scope) -> Callable[[], bool]:
+def is_incremental(scope: Scope) -> Flag:
     """`is_incremental()`: whether the table is there, and keeps rows that it has."""
-    return _called("is_incremental", lambda: scope.facts.is_incremental())
+    return Flag(lambda: scope.facts.is_incremental())
 
 
 def watermark_value(scope: Scope) -> Sql | NoWatermark:
@@ -60,24 +60,24 @@ def watermark_value(scope: Scope) -> Sql | NoWatermark:
     )
 
 
-def is_append_only(scope: Scope) -> Callable[[], bool]:
+def is_append_only(scope: Scope) -> Flag:
     """`is_append_only()`: whether that is the strategy."""
-    return _called("is_append_only", lambda: scope.facts.strategy == Strategy.APPEND_ONLY)
+    return Flag(lambda: scope.facts.strategy == Strategy.APPEND_ONLY)
 
 
-def is_delete_insert(scope: Scope) -> Callable[[], bool]:
+def is_delete_insert(scope: Scope) -> Flag:
     """`is_delete_insert()`: whether that is the strategy."""
-    return _called("is_delete_insert", lambda: scope.facts.strategy == Strategy.DELETE_INSERT)
+    return Flag(lambda: scope.facts.strategy == Strategy.DELETE_INSERT)
 
 
-def is_scd2(scope: Scope) -> Callable[[], bool]:
+def is_scd2(scope: Scope) -> Flag:
     """`is_scd2()`: whether that is the strategy."""
-    return _called("is_scd2", lambda: scope.facts.strategy == Strategy.SCD2)
+    return Flag(lambda: scope.facts.strategy == Strategy.SCD2)
 
 
-def is_snapshot(scope: Scope) -> Callable[[], bool]:
+def is_snapshot(scope: Scope) -> Flag:
     """`is_snapshot()`: whether that is the strategy."""
-    return _called("is_snapshot", lambda: scope.facts.strategy == Strategy.SNAPSHOT)
+    return Flag(lambda: scope.facts.strategy == Strategy.SNAPSHOT)
 
 
 def run_id(scope: Scope) -> str:

@@ -73,6 +73,9 @@ class Process:
             return await read_from_process(self._process.stdout)
         except (asyncio.IncompleteReadError, OSError) as error:
             raise ProcessLost(await self._epitaph()) from error
+        except ValueError as error:
+            # An author's code reaches every pipe of its process.
+            raise ProcessLost("the process of the run has said what is no message: its code writes to it") from error
 
     def resident_bytes(self) -> int:
         """How much memory it has; 0 when it is gone."""

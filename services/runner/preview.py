@@ -12,7 +12,8 @@ from contracts.previews import PreviewColumn, PreviewPhase
 from services.runner.clock import Clock
 from services.runner.compile import Compiled
 from services.runner.engine.binding import Bound
-from services.runner.engine.quality import json_safe, run_tests
+from services.runner.engine.quality import run_tests
+from services.runner.engine.samples import json_safe, rows_of
 from services.runner.engine.session import errors_of, limit_memory
 from services.runner.engine.statement import Statement
 from services.runner.frames import Previewed, PreviewOrder, Tested, TestOrder
@@ -92,7 +93,7 @@ class PreviewWork:
                 shown = _Shown(self._order.limit)
                 count = 0
                 for batch in reader:
-                    shown.add(batch.slice(0, shown.room).to_pylist())
+                    shown.add(rows_of(batch.slice(0, shown.room)))
                     count += batch.num_rows
             self._parent.say(Previewed(columns=columns, rows=shown.rows, warnings=shown.warnings))
             self._parent.say(Previewed(total_row_count=count))
@@ -145,10 +146,9 @@ def judge_main(workplace: Workplace, order: TestOrder) -> Tested:
     """Run the tests of a pipeline on what main holds."""
     reading = Reading(workplace, Qualified.parse(order.pipeline))
     limit_memory(workplace.connection, workplace.memory_limit_bytes)
-    tests = reading.compile_tests(order.files, run_id=_NO_RUN, started_at=utc_now())
+    compiled = reading.compile_tests(order.files, run_id=_NO_RUN, started_at=utc_now())
+    tests = [reading.with_files(one) for one in compiled]
     statements = [one.statement for one in tests if one.statement is not None]
-    for statement in statements:
-        reading.claim_files(statement)
     reading.relations.locate(
         {reading.pipeline, *(table for statement in statements for table in statement.tables_named)}
     )

@@ -1,6 +1,7 @@
 """What the code of a pipeline reads: its tables and files are asked of the runner, and stand in the queries then."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
@@ -48,10 +49,13 @@ class Reading:
         """Compile the files, and tell the runner what their author allows the run."""
 
         def facts(config: Config) -> Facts:
+            # Before anything is rendered, which may go on without end.
+            self._allow(config)
             return self._facts(config, run_id, started_at, parameters)
 
-        compiled = compile_pipeline(self._workplace.connection, files, facts)
-        config = compiled.config
+        return compile_pipeline(self._workplace.connection, files, facts)
+
+    def _allow(self, config: Config) -> None:
         memory_limit = config.memory_limit or self._workplace.memory_limit_bytes
         self._parent.say(
             Configured(
@@ -62,7 +66,6 @@ class Reading:
             )
         )
         limit_memory(self._workplace.connection, memory_limit)
-        return compiled
 
     def compile_tests(self, files: Mapping[str, str], *, run_id: UUID, started_at: datetime) -> list[CompiledTest]:
         """Compile the tests among the files, whatever the pipeline itself is like."""
@@ -107,6 +110,15 @@ class Reading:
                 name = f"{call.namespace}/{call.zone}"
                 message = f"there is no landing zone {name!r}{self.meant('landing_zone', name)}"
                 raise AuthorError(statement.problem(message, use.start))
+
+    def with_files(self, test: CompiledTest) -> CompiledTest:
+        """A test whose files are asked for, or with what is wrong with the zones that it reads."""
+        try:
+            if test.statement is not None:
+                self.claim_files(test.statement)
+        except AuthorError as error:
+            return replace(test, statement=None, problems=error.problems)
+        return test
 
     def content_of(self, namespace: str, zone: str, form: ZoneForm) -> ZoneContent | None:
         """What is read of a landing zone; None if there is no such zone."""

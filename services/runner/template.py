@@ -36,6 +36,23 @@ class Sql(str):
     __slots__ = ()
 
 
+class Flag:
+    """Yes or no, with brackets behind it or without."""
+
+    def __init__(self, ask: Callable[[], bool]) -> None:
+        self._ask = ask
+
+    def __call__(self) -> bool:
+        """Ask."""
+        return self._ask()
+
+    def __bool__(self) -> bool:
+        return self._ask()
+
+    def __repr__(self) -> str:
+        return repr(self._ask())
+
+
 @dataclass(frozen=True)
 class ZoneCall:
     """`landing_zone(...)` as it was rendered: a name that stands for the files until they are known."""
@@ -187,10 +204,13 @@ def _final(value: Any) -> Any:
         case Sql():
             return f"{_VALUE_BEGIN}{value}{_VALUE_END}"
         case datetime():
+            # With the type behind it, so that an author's own may stand before: `timestamp '{{ run_started_at }}'`.
             kind = "timestamptz" if value.tzinfo else "timestamp"
-            return f"{_VALUE_BEGIN}{kind} '{value.isoformat(sep=' ')}'{_VALUE_END}"
+            return f"{_VALUE_BEGIN}'{value.isoformat(sep=' ')}'::{kind}{_VALUE_END}"
         case date():
-            return f"{_VALUE_BEGIN}date '{value.isoformat()}'{_VALUE_END}"
+            return f"{_VALUE_BEGIN}'{value.isoformat()}'::date{_VALUE_END}"
+        case Flag():
+            return _final(bool(value))
         case None:
             return f"{_VALUE_BEGIN}null{_VALUE_END}"
         case bool():
@@ -295,29 +315,50 @@ def _render(path: str, template: str, scope: Scope) -> str:
 
 def _reworded(message: str) -> str:
     """What Jinja says of a template that does not parse, in words that tell what to do."""
+    tag = _NO_TAG.match(message)
+    if tag and tag[1] not in _TAGS:
+        return f"there is no tag {{% {tag[1]} %}}{did_you_mean(tag[1], _TAGS)}"
     if found := _NOT_CLOSED.search(message):
-        tags = " or ".join(f"{{% {tag} %}}" for tag in re.findall(r"'(\w+)'", found[1]))
+        tags = " or ".join(f"{{% {name} %}}" for name in re.findall(r"'(\w+)'", found[1]))
+        if tag:
+            return f"{{% {tag[1]} %}} does not belong here: {{% {found[2]} %}} is open, expected {tags}"
         return f"{{% {found[2]} %}} is never closed: expected {tags}"
-    if found := _NO_TAG.match(message):
-        return f"there is no tag {{% {found[1]} %}}{did_you_mean(found[1], _TAGS)}"
+    if tag:
+        return f"{{% {tag[1]} %}} belongs to no tag that is open here"
     if found := _NO_FILTER.match(message):
         known = _environment().filters if found[1] == "filter" else _environment().tests
         return f"there is no {found[1]} {found[2]!r}{did_you_mean(found[2], known)}"
-    return message
+    if message == "tag name expected":
+        return "expected the name of a tag behind {%, as {% if … %}"
+    for what, sign in _SIGNS.items():
+        message = re.sub(rf"token '{what}'|'{what}'", f"'{sign}'", message)
+    return message.replace("end of template", "end of the file").removesuffix(".")
 
 
 _NOT_CLOSED: Final = re.compile(r"looking for the following tags: (.*?)\. The innermost block .* closed is '(\w+)'")
 _NO_TAG: Final = re.compile(r"Encountered unknown tag '(\w+)'")
 _NO_FILTER: Final = re.compile(r"No (filter|test) named '(\w+)'")
+_SIGNS: Final = {
+    "begin of print statement": "{{",
+    "end of print statement": "}}",
+    "begin of statement block": "{%",
+    "end of statement block": "%}",
+}
+"""What Jinja calls the signs of its own."""
 _TAGS: Final = ("if", "elif", "else", "endif", "for", "endfor", "set", "endset", "macro", "endmacro", "with", "endwith")
 
 _MISTAKES: Final = (ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
+_NO_ATTRIBUTE: Final = re.compile(r"'[\w.]*\.Sql object' has no")
+_NO_FILES: Final = "no loader for this environment specified"
 _UNDEFINED: Final = re.compile(r"'(\w+)' is undefined")
 
 
 def _about(path: str, template: str, error: Exception, line: int | None) -> Problem:
     """What is wrong with a line, with the column of a name that there is not."""
     message = str(error) or type(error).__name__
+    message = _NO_ATTRIBUTE.sub("a piece of SQL, as ref(…) and this give it, has no", message)
+    if message == _NO_FILES:
+        message = "there are no other files to include, import or extend here: write macros into this one"
     unknown = _UNDEFINED.fullmatch(message) if isinstance(error, jinja2.UndefinedError) else None
     if unknown is None or line is None:
         return Problem(path, message, line)

@@ -1,5 +1,6 @@
 """The work on one attempt inside its process: compile, write, test."""
 
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 import duckdb
@@ -54,8 +55,9 @@ class Work:
         compiled = reading.compile(
             order.files, run_id=order.run_id, started_at=order.started_at, parameters=order.parameters
         )
-        for statement in compiled.statements:
-            reading.claim_files(statement)
+        if isinstance(compiled.code, Statement):
+            reading.claim_files(compiled.code)
+        compiled = replace(compiled, tests=tuple(reading.with_files(test) for test in compiled.tests))
         try:
             if isinstance(compiled.code, Source):
                 written, on_main = self._run(compiled, compiled.code, compiling)

@@ -113,6 +113,32 @@ async def test_a_script_of_the_same_dialect_runs_unchanged(around: Surroundings)
     assert [(read.type, read.name) for read in report.inputs] == [("table", source.pipeline)]
 
 
+async def test_times_with_a_zone_are_values_of_pythons(around: Surroundings) -> None:
+    name, pipeline_id = table_name(), uuid4()
+    code = """
+# @merge_strategy: append_only
+# @watermark_column: ts
+print("so far", watermark_value and watermark_value.isoformat())
+rows = duckdb_conn.sql("select timestamptz '2026-01-02 03:04:05+00' as ts").fetchall()
+result = pa.table({"ts": [ts for ts, in rows]})
+"""
+
+    for _ in range(2):
+        last = await good(around, code, pipeline=name, pipeline_id=pipeline_id)
+
+    assert ("info", "so far 2026-01-02T03:04:05+00:00") in await log_of(around, last)
+
+
+async def test_a_column_of_nothing_but_none_fits_the_table(around: Surroundings) -> None:
+    name, pipeline_id = table_name(), uuid4()
+
+    for rows in ([{"id": 1, "note": "a"}], [{"id": 2, "note": None}]):
+        code = f"# @merge_strategy: append_only\nresult = pa.Table.from_pylist({rows})"
+        await good(around, code, pipeline=name, pipeline_id=pipeline_id)
+
+    assert await around.rows(name, "from t order by id") == [(1, "a"), (2, None)]
+
+
 FACTS = """
 import json
 def pipeline(ctx):
@@ -198,6 +224,16 @@ ERRORS = {
         ErrorKind.PYTHON,
         "pipeline.py: the result is nothing (None); expected a DuckDB relation, an Arrow table or reader, or a pandas",
     ),
+    "dicts": (
+        "result = [{'id': 1}]",
+        ErrorKind.PYTHON,
+        "pipeline.py: the result is a list of dicts (`pa.Table.from_pylist(rows)` makes a table of it); expected a",
+    ),
+    "a column alone": (
+        "import pandas\nresult = pandas.Series([1])",
+        ErrorKind.PYTHON,
+        "pipeline.py: the result is a Series; expected a",
+    ),
     "an end of its own": (
         "import sys\nsys.exit(3)\nresult = 1",
         ErrorKind.PYTHON,
@@ -252,6 +288,7 @@ warnings.warn("careful")
 logging.getLogger("theirs").error("from a library")
 log.info("read %d rows", 3)
 log.debug("not this")
+log.info("no number: %d", "x")
 try:
     input()
 except EOFError:

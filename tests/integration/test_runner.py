@@ -103,7 +103,16 @@ async def test_a_test_that_cannot_run_blocks_and_a_warning_does_not(around: Surr
         "select 1 as id", tests={"odd": "-- @severity: warn\nselect *, 1::hugeint << 80 as big from {{ this }}"}
     )
 
+    unread = await around.request(
+        "select 1 as id",
+        tests={
+            "zone": "-- @severity: warn\nfrom {{ landing_zone('gone') }}",
+            "ever": "-- @severity: warn\nselect 'infinity'::date as ever, '-infinity'::timestamptz as never",
+        },
+    )
+
     failed, merged = await around.finished(broken), await around.finished(warned)
+    told = await around.finished(unread)
 
     assert failed.error_kind is ErrorKind.QUALITY
     assert failed.error is not None
@@ -112,6 +121,10 @@ async def test_a_test_that_cannot_run_blocks_and_a_warning_does_not(around: Surr
     assert merged.status is RunStatus.SUCCESS
     assert merged.quality.warned == 1
     assert (await around.report(warned)).quality[0].sample_rows == [{"id": 1, "big": str(2**80)}]
+    assert (told.error, told.quality.errored, told.quality.warned) == (None, 1, 1)
+    ever, zone = (await around.report(unread)).quality
+    assert ever.sample_rows == [{"ever": "infinity", "never": "-infinity"}]
+    assert (zone.message or "").startswith("tests/quality/zone.sql:2:6: there is no landing zone 'default/gone'")
 
 
 async def test_rows_are_appended_and_full_refresh_replaces_them_even_by_none(around: Surroundings) -> None:
@@ -450,11 +463,18 @@ async def test_a_run_that_takes_too_long_fails_and_says_where_it_was(around: Sur
         "select 1 as id", tests={"slow": slow_test}, parameters={"n": 100_000_000}, config="timeout_seconds: 10"
     )
 
-    ended = [await around.finished(run, within=60) for run in (writing, testing)]
+    # Two loops of Jinja's, of the length that it allows each.
+    compiling = await around.request(
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}select 1 as id",
+        config="timeout_seconds: 3",
+    )
 
-    assert [one.error_kind for one in ended] == [ErrorKind.TIMEOUT, ErrorKind.TIMEOUT]
+    ended = [await around.finished(run, within=60) for run in (writing, testing, compiling)]
+
+    assert [one.error_kind for one in ended] == [ErrorKind.TIMEOUT] * 3
     assert ended[0].error == "took longer than 10 s (timeout_seconds) in phase write"
     assert ended[1].error == "took longer than 10 s (timeout_seconds) in phase quality"
+    assert (ended[2].error or "").startswith("took longer than 3 s (timeout_seconds) in phase ")
 
 
 async def test_a_run_that_needs_too_much_memory_fails_and_says_what_used_it_up(around: Surroundings) -> None:

@@ -227,6 +227,19 @@ async def test_a_reserved_word_before_a_dot_is_a_name_in_pipelines_and_tests(aro
     assert wrong.startswith("pipeline.sql:1:")
 
 
+async def test_the_mark_that_editors_begin_a_file_with_hides_no_setting(around: Surroundings) -> None:
+    name, pipeline_id = table_name(), uuid4()
+
+    for path, text in (
+        ("pipeline.sql", "\ufeff-- @merge_strategy: append_only\nselect 1 as id"),
+        ("pipeline.py", "\ufeff# @merge_strategy: append_only\nresult = duckdb.sql('select 2 as id')"),
+    ):
+        run = await around.request(text, path=path, pipeline=name, pipeline_id=pipeline_id)
+        assert (await around.finished(run)).error is None
+
+    assert await around.rows(name, "from t order by id") == [(1,), (2,)]
+
+
 # Suggestions
 
 
@@ -243,6 +256,14 @@ async def test_settings_that_name_columns_which_the_query_does_not_give_are_told
         )
     ]
 
+    types = [
+        await error_of(around, sql, config) for config in ("partition_by: hour(day)", "tags: a\npartition_by: day(id)")
+    ]
+
+    assert types == [
+        "config.yaml:1: partition_by: column 'day' is date, which cannot be partitioned by hour",
+        "config.yaml:2: partition_by: column 'id' is int, which cannot be partitioned by day",
+    ]
     assert told == [
         "config.yaml:2: unique_key names 'idd', which the query does not give, did you mean 'id'?",
         "config.yaml:2: partition_column names 'dya', which the query does not give, did you mean 'day'?",

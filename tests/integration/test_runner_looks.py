@@ -1,15 +1,19 @@
 """The runner looks at code without a run: previews, and tests on what main holds."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from contracts.pipelines import ValidatePipeline
 from contracts.runs import ErrorKind
 from infra.stacks.stack import Stack
 from services.runner.service import serve
 from shared.errors import Invalid, NotFound
 from shared.settings import Settings
+from tests.lives import command_of
 from tests.running import Surroundings, surroundings, table_name
 from tests.waiting import eventually
 
@@ -187,12 +191,39 @@ async def test_the_tests_of_a_draft_judge_what_main_holds(around: Surroundings) 
 
 
 async def test_a_table_that_is_not_there_is_told_by_each_test(around: Surroundings) -> None:
-    pipeline = await around.draft({"pipeline.sql": "select 1", "tests/quality/t.sql": "select * from {{ this }}"})
+    pipeline = await around.draft(
+        {
+            "pipeline.sql": "select 1",
+            "tests/quality/t.sql": "select * from {{ this }}",
+            "tests/quality/zone.sql": "from {{ landing_zone('gone') }}",
+            "tests/quality/well.sql": "select 1 where false",
+        }
+    )
 
-    [result] = (await around.judge_main(pipeline)).results
+    table, well, zone = (await around.judge_main(pipeline)).results
 
-    assert result.status == "error"
-    assert "is not there before its first run" in (result.message or "")
+    assert (table.status, well.status, zone.status) == ("error", "passed", "error")
+    assert "is not there before its first run" in (table.message or "")
+    assert zone.message == "tests/quality/zone.sql:1:6: there is no landing zone 'default/gone'"
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [("pipeline.sql", "{}"), ("pipeline.py", 'def pipeline(ctx):\n    return ctx.duckdb.sql("""{}""")')],
+)
+async def test_a_preview_shows_values_of_every_type(around: Surroundings, file: str, code: str) -> None:
+    sql = """
+        select timestamptz '2026-01-02 03:04:05+00' as at_, [timestamptz '2026-01-02 03:04:05+00'] as listed,
+          date '0044-03-15 (BC)' as ides, uuid '00000000-0000-0000-0000-000000000001' as id, 2::hugeint ** 80 > 1 as big
+    """
+    pipeline = await around.draft({file: code.format(sql)})
+
+    seen = await around.preview(pipeline)
+
+    assert seen.error is None
+    [row] = seen.rows
+    assert (row["at_"], row["listed"]) == ("2026-01-02T03:04:05+00:00", ["2026-01-02T03:04:05+00:00"])
+    assert row["id"] == "00000000-0000-0000-0000-000000000001"
 
 
 async def test_a_preview_that_takes_too_long_ends_and_what_is_known_by_then_is_told(
@@ -208,6 +239,27 @@ async def test_a_preview_that_takes_too_long_ends_and_what_is_known_by_then_is_t
     assert nothing.explain_output
     assert (counted.error, len(counted.rows), counted.total_row_count) == (None, 100, None)
     assert any(warning.startswith("the rows were not counted: took longer") for warning in counted.warnings)
+
+
+async def test_files_are_checked_by_no_more_processes_than_there_are_workers(around: Surroundings) -> None:
+    name = await around.draft({"pipeline.sql": "select 1 as id"})
+    query = ValidatePipeline(pipeline=name, files=around.drafts[name])
+    seen: list[int] = []
+
+    checks = [asyncio.create_task(around.bus.ask(query)) for _ in range(12)]
+
+    def all_are_done() -> bool:
+        seen.append(len(processes()))
+        return all(check.done() for check in checks)
+
+    await eventually(all_are_done, within=60)
+    assert all(check.result().valid for check in checks)
+    # One is at work, and one may be taking its place.
+    assert max(seen) <= 2
+
+
+def processes() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "services.runner.process" in command_of(child)]
 
 
 async def test_a_preview_that_fills_the_memory_ends(around: Surroundings, settings: Settings) -> None:

@@ -177,6 +177,21 @@ def test_columns_are_added_widened_and_missed(table: WrittenTable) -> None:
     assert rows == [(1, None, None, {"x": 3, "y": "z"}), (2, 2.0, None, {"x": 1, "y": None})]
 
 
+@pytest.mark.parametrize("on_schema_change", ["evolve", "fail"])
+def test_null_without_a_type_fits_any_column(table: WrittenTable, on_schema_change: str) -> None:
+    table.write("select 1 as id, 'a' as x, now() as ts, ['a'] as list", "append_only")
+
+    table.write(
+        "select 2 as id, null as X, null as ts, [] as list",
+        "append_only",
+        on_schema_change=SchemaChange(on_schema_change),
+    )
+    with pytest.raises(WorkFailed, match="column 'x' is string in the table and int"):
+        table.write("select 3 as id, 4 as x", "append_only")
+
+    assert table.query("select x, ts is null, list from t order by id") == [("a", False, ["a"]), (None, True, [])]
+
+
 def test_a_change_that_iceberg_does_not_allow_names_both_types(table: WrittenTable) -> None:
     table.write("select 'a' as id, [{'x': 1}] as l")
 
@@ -221,8 +236,6 @@ def test_a_key_that_the_query_does_not_give_is_named(table: WrittenTable) -> Non
             table.write("select 1 as id", **config)
     with pytest.raises(WorkFailed, match="partition_by: column 'id' is string, which cannot be partitioned by day"):
         table.write("select 'a' as id", partition_by=(PartitionField("id", "day"),))
-    with pytest.raises(WorkFailed, match="columns 'a' and 'b' are both uuid: one field of that type at most"):
-        table.write("select uuid() as a, uuid() as b", partition_by=(PartitionField("a"), PartitionField("b")))
     with pytest.raises(WorkFailed, match="scd2 keeps a column 'is_current' of its own, and the query gives one too"):
         table.write("select 1 as id, true as IS_current", "scd2", unique_key=("id",))
 

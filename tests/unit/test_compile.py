@@ -96,11 +96,11 @@ def test_settings_come_from_the_file_and_annotations_win_key_by_key() -> None:
             {"config.yaml": "retry_delay: 3"},
             "config.yaml:1: unknown key 'retry_delay', did you mean 'retry_delay_seconds'?",
         ),
-        ({"config.yaml": "max_retries: -1"}, "config.yaml:1: max_retries is a whole number, 0 or more, not -1"),
-        ({"config.yaml": "max_retries: true"}, "config.yaml:1: max_retries is a whole number, 0 or more, not True"),
+        ({"config.yaml": "max_retries: -1"}, "config.yaml:1: max_retries is a whole number, 0 or more, not '-1'"),
+        ({"config.yaml": "max_retries: true"}, "config.yaml:1: max_retries is a whole number, 0 or more, not 'true'"),
         ({"config.yaml": "timeout_seconds: 0"}, "config.yaml:1: timeout_seconds must be more than 0 seconds"),
         ({"config.yaml": "memory_limit: lots"}, "config.yaml:1: memory_limit is a size as 512MB or 2GiB, not 'lots'"),
-        ({"config.yaml": "archive_landing_zones: 1"}, "config.yaml:1: archive_landing_zones is true or false, not 1"),
+        ({"config.yaml": "archive_landing_zones: 1"}, "config.yaml:1: archive_landing_zones is true or false, not '1'"),
         ({"config.yaml": "tags: a\ntags: b"}, "config.yaml:2: tags is set twice"),
         ({"config.yaml": "- a"}, "config.yaml:1: expected keys and values, as `merge_strategy: append_only`"),
         ({"config.yaml": "a: [\nb: c"}, "config.yaml:2: no valid YAML"),
@@ -119,6 +119,16 @@ def test_annotations_are_comments_of_the_files_own_language() -> None:
     sql, _ = read_config({"pipeline.sql": "# @tags: a\n-- @tags: b\n"}, "pipeline.sql")
 
     assert (python.tags, sql.tags) == (("a",), ())
+
+
+def test_a_text_in_yaml_stays_as_it_is_written() -> None:
+    text = "merge_strategy: incremental\nunique_key: [id, on, 2026-01-01]\ndescription: 2026-02-30\nclose_missing: yes"
+
+    config, wrong = read_config({"config.yaml": text}, "pipeline.sql")
+
+    assert wrong == []
+    assert (config.unique_key, config.description) == (("id", "on", "2026-01-01"), "2026-02-30")
+    assert config.close_missing
 
 
 def test_partitions_are_columns_and_transforms_of_iceberg() -> None:
@@ -157,14 +167,16 @@ def test_the_header_of_a_test_says_how_it_judges() -> None:
         ("{{ ref('silver.orders') }}", '"default"."silver"."orders"'),
         ("{{ ref('other.gold.x') }}", '"other"."gold"."x"'),
         ("{{ this }}", '"default"."bronze"."mine"'),
-        ("ts < '{{ run_started_at }}'", "ts < timestamptz '2026-01-02 03:04:05+00:00'"),
-        ("ts < {{ run_started_at }}", "ts < timestamptz '2026-01-02 03:04:05+00:00'"),
-        ("{{ run_started_at.date() }}", "date '2026-01-02'"),
+        ("ts < '{{ run_started_at }}'", "ts < '2026-01-02 03:04:05+00:00'::timestamptz"),
+        ("ts < {{ run_started_at }}", "ts < '2026-01-02 03:04:05+00:00'::timestamptz"),
+        ("{{ run_started_at.date() }}", "'2026-01-02'::date"),
+        ("timestamp '{{ run_started_at }}'", "timestamp '2026-01-02 03:04:05+00:00'::timestamptz"),
         ("'{{ run_id }}'", "'00000000-0000-0000-0000-000000000007'"),
         ("'{{ namespace }}-{{ layer }}-{{ name }}'", "'default-bronze-mine'"),
         ("'{{ var('a') }}', {{ var('b', 3) }}, {{ var('c', none) }}", "'x', 3, null"),
         ("{% if is_append_only() %}a{% else %}b{% endif %}", "b"),
         ("{% if is_incremental() %}a{% else %}b{% endif %}", "b"),
+        ("{% if is_incremental or is_scd2 %}a{% else %}b{% endif %}{{ is_snapshot }}", "bfalse"),
         ("a{# gone #}b\r\n", "ab\n"),
     ],
 )

@@ -71,6 +71,14 @@ SETTINGS = (
     Mistake("config.yaml:1: timeout_seconds is a number of seconds, not '5m'", config="timeout_seconds: 5m"),
     Mistake("config.yaml:1: memory_limit is a size as 512MB or 2GiB, not 'lots'", config="memory_limit: lots"),
     Mistake("config.yaml:1: memory_limit must be at least 64MB, not '1MB'", config="memory_limit: 1MB"),
+    Mistake("config.yaml:1: memory_limit must be at most 1000TB, not '99999TB'", config="memory_limit: 99999TB"),
+    Mistake("config.yaml:1: merge_strategy is empty: give it a value, or take it out", config="merge_strategy:"),
+    Mistake("config.yaml:1: no valid YAML: a value holds itself", config="tags: &tags [*tags]"),
+    Mistake("config.yaml:1: max_retries is a whole number, 0 or more, not 'foo'", config="max_retries: !!int foo"),
+    Mistake(
+        "config.yaml:3: scd_valid_to cannot be 'is_current': scd2 keeps a column of that name beside it",
+        config="merge_strategy: scd2\nunique_key: id\nscd_valid_to: is_current",
+    ),
     Mistake("config.yaml:1: close_missing is true or false, not 'yes please'", config="close_missing: yes please"),
     Mistake(
         "config.yaml:1: unknown on_schema_change 'evlove', did you mean 'evolve'?", config="on_schema_change: evlove"
@@ -164,6 +172,31 @@ JINJA = (
         sql="select 1 as id\n{% if is_incremental() %} where true",
     ),
     Mistake("pipeline.sql:1: there is no tag {% iff %}, did you mean 'if'?", sql="{% iff is_incremental() %} select 1"),
+    Mistake("pipeline.sql:2: {% endif %} belongs to no tag that is open here", sql="select 1 as id\n{% endif %}"),
+    Mistake(
+        "pipeline.sql:1: {% endfor %} does not belong here: {% if %} is open,"
+        " expected {% elif %} or {% else %} or {% endif %}",
+        sql="{% if true %}select 1 as id{% endfor %}",
+    ),
+    Mistake(
+        "pipeline.sql:1: there is no tag {% endfi %}, did you mean 'endif'?",
+        sql="{% if true %}select 1 as id{% endfi %}",
+    ),
+    Mistake("pipeline.sql:1: expected '}}', got 'as'", sql="select {{ name as x"),
+    Mistake("pipeline.sql:1: unexpected '}}'", sql="select {{ 1 + }} as x"),
+    Mistake("pipeline.sql:1: unexpected end of the file, expected '%}'", sql="select 1 as id {% if true"),
+    Mistake("pipeline.sql:1: expected the name of a tag behind {%, as {% if … %}", sql="select 10 {% 3 as x"),
+    Mistake(
+        "pipeline.sql:1: there are no other files to include, import or extend here: write macros into this one",
+        sql="{% include 'macros.sql' %} select 1 as id",
+    ),
+    Mistake(
+        "pipeline.sql:1: a piece of SQL, as ref(…) and this give it, has no attribute 'schema'",
+        sql="select '{{ this.schema }}' as x",
+    ),
+    Mistake("pipeline.sql:1:4: 'config' is undefined", sql="{{ config(materialized='table') }} select 1 as id"),
+    Mistake("pipeline.sql:1: 'str' object is not callable", sql="select '{{ name() }}' as x"),
+    Mistake("pipeline.sql:1: ref() got an unexpected keyword argument 'table'", sql="from {{ ref(table='bronze.x') }}"),
     Mistake("pipeline.sql:1: division by zero", sql="select {{ 1 / 0 }}"),
     Mistake(
         "pipeline.sql:1: access to attribute '__class__' of 'str' object is unsafe.", sql="select {{ ''.__class__ }}"
@@ -195,6 +228,18 @@ SQL = (
     Mistake(
         'pipeline.sql:1:32: syntax error at or near "-": a name with "-" needs double quotes',
         sql="select * from default.bronze.my-table",
+    ),
+    Mistake(
+        "pipeline.sql:2:1: DELETE is no query: a file of SQL is one SELECT, and the rows that it gives are what counts",
+        sql="with x as (select 1 as id)\ndelete from x",
+    ),
+    Mistake(
+        "pipeline.sql:1:1: a PIVOT needs to say its columns here: `pivot t on kind in ('a', 'b') using sum(n)`",
+        sql="pivot bronze.source on name using sum(amount)",
+    ),
+    Mistake(
+        "pipeline.sql: a name has too many parts: tables are named namespace.layer.table",
+        sql="select * from a.b.c.d",
     ),
     Mistake("pipeline.sql:2:1: expected one query, and here begins another", sql="select 1 as id;\nselect 2 as id"),
     Mistake(
@@ -332,6 +377,48 @@ RUN = (
     Mistake(
         'pipeline.sql:1:39: there is no column "mising"; there is "amount", "id"',
         sql="select '{{ run_started_at }}' as at_, mising from bronze.source",
+    ),
+    Mistake(
+        "pipeline.sql:1:8: round takes 1 or 2 arguments, not 3",
+        sql="select round(amount, 2, 3) as r from bronze.source",
+    ),
+    Mistake(
+        "pipeline.sql:1:8: lower takes 1 argument, not 0 (it takes lower(VARCHAR) -> VARCHAR)",
+        sql="select lower() as l",
+    ),
+    Mistake(
+        "pipeline.sql:1:8: sum does not take the types (VARCHAR): cast a value, as value::DOUBLE",
+        sql="select sum(name) as s from bronze.source",
+    ),
+    Mistake(
+        "pipeline.sql:1:11: + does not take the types (INTEGER, STRING_LITERAL) (it takes +(INTEGER, DATE) -> DATE;"
+        " +(INTEGER, INTEGER) -> INTEGER): cast a value, as value::VARCHAR",
+        sql="select id + 'a' as x from bronze.source",
+    ),
+    Mistake(
+        'pipeline.sql:1:45: there is no column "b"; there is "amount";'
+        " a text stands between single quotes, as 'text'",
+        sql='select id from bronze.source s where name = "b"',
+    ),
+    Mistake(
+        'pipeline.sql:1:11: a name stands between double quotes, as "name", not between backticks',
+        sql="select `id` from bronze.source",
+    ),
+    Mistake(
+        'pipeline.sql:1:57: column "ids" must appear in the GROUP BY clause or be used in an aggregate function',
+        sql="select id as num from bronze.source group by id having (ids > 1)",
+    ),
+    Mistake(
+        'pipeline.sql:1:19: extract specifier "mont" not recognized',
+        sql="select date_trunc('mont', day) as m from bronze.source",
+    ),
+    Mistake(
+        'pipeline.sql:1:10: the struct has no field "b"; there is "a"',
+        sql="select s.b from (select {'a': 1} as s) as t",
+    ),
+    Mistake(
+        "pipeline.sql: More than one row returned by a subquery used as an expression: it must give one row at most",
+        sql="select (select unnest([1, 2])) as x",
     ),
     Mistake(
         'pipeline.sql:1:15: read_csv has no parameter "heder", did you mean "header"?',

@@ -47,16 +47,31 @@ def misspelt_keyword(sql: str, position: int) -> str:
 
 
 def named_once(message: str, sql: str) -> int | None:
-    """The byte of `sql` where the only name stands that a message quotes; None if that is not one place."""
-    quoted = set(re.findall(r'"(\w+)"', message))
+    """The byte of `sql` where the only name or text stands that a message quotes; None if that is not one place."""
+    # What may have been meant is quoted as well, and is not what is wrong.
+    quoted = set(re.findall(r'"([^"]+)"', re.split("; there is|, did you mean", message)[0]))
     text = sql.encode()
+    kinds = (duckdb.token_type.identifier, duckdb.token_type.string_const)
     places = [
         start
         for start, kind in duckdb.tokenize(sql)
-        if kind == duckdb.token_type.identifier
-        and any(re.match(rb'"?' + name.encode() + rb"(?!\w)", text[start:]) for name in quoted)
+        if kind in kinds
+        and (found := _NAME_OR_TEXT.match(text, start))
+        and found[found.lastindex or 0].decode() in quoted
     ]
     return places[0] if len(places) == 1 else None
+
+
+def about_quotes(told: str, sql: str, position: int | None) -> str:
+    """The end of a message about a column that is none, if it may be a text that stands between the wrong quotes."""
+    is_no_column = told.startswith("there is no column") and "did you mean" not in told
+    if not is_no_column or position is None or sql.encode()[position : position + 1] != b'"':
+        return ""
+    return "; a text stands between single quotes, as 'text'"
+
+
+_NAME_OR_TEXT: Final = re.compile(rb"""([\w\x80-\xff]+)|"((?:[^"]|"")+)"|'((?:[^']|'')+)'""")
+"""How one stands in a query, and what it is without its quotes."""
 
 
 def _names(listed: str) -> list[str]:
@@ -75,10 +90,33 @@ def _no_function(found: re.Match[str]) -> str:
     candidates = [line.strip() for line in found[3].strip().splitlines()]
     some = "; ".join(candidates[:_MOST_CANDIDATES])
     takes = f" (it takes {some})" if len(candidates) <= _MOST_CANDIDATES else ""
-    return f"{found[1]} does not take the types {found[2]}{takes}: cast a value, as value::VARCHAR"
+    given = _arguments(found[2])
+    counts = sorted({_arguments(candidate.partition("->")[0]) for candidate in candidates})
+    if "..." not in found[3] and given not in counts:
+        one = "argument" if counts == [1] else "arguments"
+        return f"{found[1]} takes {' or '.join(map(str, counts))} {one}, not {given}{takes}"
+    if not given:
+        return f"{found[1]} takes arguments, and there are none{takes}"
+    example = "DOUBLE" if set(re.findall(r"\w+", found[2])) <= _TEXTS else "VARCHAR"
+    return f"{found[1]} does not take the types {found[2]}{takes}: cast a value, as value::{example}"
 
+
+def _arguments(signature: str) -> int:
+    """How many arguments a signature has: types may have brackets and commas of their own."""
+    inner = re.sub(r"\s", "", signature.partition("(")[2].rpartition(")")[0])
+    while (simpler := re.sub(r"\([^()]*\)", "", inner)) != inner:
+        inner = simpler
+    return inner.count(",") + 1 if inner else 0
+
+
+_TEXTS: Final = frozenset({"VARCHAR", "STRING_LITERAL"})
+"""The types of texts, as DuckDB calls them."""
 
 _MESSAGES: Final[tuple[tuple[re.Pattern[str], _Reworded], ...]] = (
+    (
+        re.compile(r"Function with name `"),
+        lambda found: 'a name stands between double quotes, as "name", not between backticks',
+    ),
     (
         re.compile(r'Referenced column "(.*?)" not found in FROM clause!(?:\s*Candidate bindings:(.*))?', re.DOTALL),
         lambda found: _not_there(f'there is no column "{found[1]}"', found[1], _names(found[2] or "")),
@@ -110,6 +148,30 @@ _MESSAGES: Final[tuple[tuple[re.Pattern[str], _Reworded], ...]] = (
             re.DOTALL,
         ),
         _no_function,
+    ),
+    (
+        re.compile(
+            r'Could not choose a best candidate function for the function call "(\S+?)(\(.*?\))"\.'
+            r".*Candidate functions:(.*)",
+            re.DOTALL,
+        ),
+        _no_function,
+    ),
+    (
+        re.compile(r'Could not find key "(.*?)" in struct\s*Candidate Entries:(.*)', re.DOTALL),
+        lambda found: _not_there(f'the struct has no field "{found[1]}"', found[1], _names(found[2])),
+    ),
+    (
+        re.compile(r"(More than one row returned by a subquery used as an expression)", re.DOTALL),
+        lambda found: f"{found[1]}: it must give one row at most",
+    ),
+    (
+        re.compile(r"column (\S+) must appear in the GROUP BY clause or be used in an aggregate function"),
+        lambda found: f'column "{found[1]}" must appear in the GROUP BY clause or be used in an aggregate function',
+    ),
+    (
+        re.compile(r"NameListToString NOT IMPLEMENTED"),
+        lambda found: "a name has too many parts: tables are named namespace.layer.table",
     ),
     (
         re.compile(r'Invalid named parameter "(.*?)" for function (\w+)\s*Candidates:(.*)', re.DOTALL),

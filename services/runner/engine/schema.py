@@ -88,6 +88,39 @@ def columns_of(connection: duckdb.DuckDBPyConnection, query: str) -> list[Column
     return columns
 
 
+def nulls_as_in_table(
+    connection: duckdb.DuckDBPyConnection, query: str, columns: Sequence[Column], table: Schema
+) -> list[Column]:
+    """The columns of a query, where NULL without a type has that of the table's column: DuckDB takes it for INTEGER."""
+    unfit = [one.name for one in columns if str(one.type) in _UNTYPED and not _fits(table, one)]
+    if not unfit:
+        return list(columns)
+    connection.execute(f"create or replace temp view {_TYPED} as {query}")
+    found = connection.execute(
+        f"select column_name from duckdb_columns() where table_name = '{_TYPED}' and data_type in ($1, $2)",
+        [*_UNTYPED.values()],
+    ).fetchall()
+    connection.execute(f"drop view {_TYPED}")
+    nulls = {name for (name,) in found} & set(unfit)
+    types = {one.name: field.field_type for one in columns if (field := field_of(table, one.name)) is not None}
+    return [
+        Column(one.name, connection.type(duckdb_type(types[one.name]))) if one.name in nulls else one for one in columns
+    ]
+
+
+_TYPED: Final = "__rat_typed"
+_UNTYPED: Final = {"INTEGER": '"NULL"', "INTEGER[]": '"NULL"[]'}
+"""What DuckDB takes a type for that is none."""
+
+
+def _fits(table: Schema, column: Column) -> bool:
+    try:
+        merged_schema(table, [column])
+    except SchemaError:
+        return False
+    return True
+
+
 def schema_of(columns: Sequence[Column]) -> Schema:
     """The schema of a new table for these columns, in their order; its ids are unique, the catalog gives new ones."""
     numbers = count(1)

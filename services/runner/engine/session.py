@@ -11,7 +11,7 @@ import duckdb
 
 from services.runner.domain import FailureKind
 from services.runner.engine.binding import Query
-from services.runner.engine.messages import named_once, reworded
+from services.runner.engine.messages import about_quotes, named_once, reworded
 from services.runner.problems import Problem, WorkFailed
 from shared import duckdb_engine
 from shared.settings import Settings
@@ -76,9 +76,10 @@ def failure(error: duckdb.Error, bound: Query, prefix: str = "") -> WorkFailed:
     if kind is not FailureKind.SQL:
         return WorkFailed(kind, _in_short(kind, message))
     in_statement = None if position is None else position - len(prefix.encode())
+    in_words = reworded(message)
     if in_statement is None or not 0 <= in_statement <= len(bound.sql.encode()):
-        in_statement = named_once(message, bound.sql)
-    problem: Problem = bound.problem(reworded(message), in_statement)
+        in_statement = named_once(in_words, bound.sql)
+    problem: Problem = bound.problem(in_words + about_quotes(in_words, bound.sql, in_statement), in_statement)
     return WorkFailed(kind, str(problem))
 
 

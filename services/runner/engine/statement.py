@@ -9,7 +9,7 @@ from typing import Any, Final
 import duckdb
 
 from contracts.names import Layer, Qualified
-from services.runner.engine.messages import misspelt_keyword
+from services.runner.engine.messages import misspelt_keyword, reworded
 from services.runner.problems import AuthorError, Problem, Unsure
 from services.runner.template import Rendered, ZoneCall
 from shared.similar import closest, did_you_mean
@@ -328,7 +328,7 @@ def _without_semicolon(sql: str) -> str:
 
 
 def _refusal(statement: Statement, tree: Mapping[str, Any]) -> Problem:
-    message = str(tree["error_message"])
+    message = reworded(str(tree["error_message"]))
     if tree["error_type"] == "not implemented":
         return statement.problem(*_no_query(statement.sql))
     if 'at or near "-"' in message:
@@ -341,12 +341,24 @@ def _refusal(statement: Statement, tree: Mapping[str, Any]) -> Problem:
 
 def _no_query(sql: str) -> tuple[str, int]:
     """What is wrong with a statement that is no query, and where it begins."""
-    start, _ = duckdb.tokenize(sql)[0]
-    word = re.match(rb"\w*", sql.encode()[start:])
-    name = word[0].decode().upper() if word else ""
+    text = sql.encode()
+    words = [(_word(text, start), start) for start, _ in duckdb.tokenize(sql)]
+    name, start = words[0]
+    if name == "WITH":
+        name, start = next(((word, place) for word, place in words if word in _CHANGES), words[0])
     if name in ("SELECT", "WITH", "FROM", "VALUES", "PIVOT", ""):
         return "a PIVOT needs to say its columns here: `pivot t on kind in ('a', 'b') using sum(n)`", start
     return f"{name} is no query: a file of SQL is one SELECT, and the rows that it gives are what counts", start
+
+
+def _word(text: bytes, start: int) -> str:
+    """The word that begins at a byte, in upper case; nothing if there is none."""
+    word = re.match(rb"\w*", text[start:])
+    return word[0].decode().upper() if word else ""
+
+
+_CHANGES: Final = ("INSERT", "UPDATE", "DELETE", "MERGE")
+"""The statements that may begin with WITH and are no query."""
 
 
 def _second(sql: str) -> int | None:

@@ -5,12 +5,12 @@ from datetime import datetime
 
 import duckdb
 
-from services.runner.config import Config, plugin_of, unknown_columns
+from services.runner.config import Config, SchemaChange, plugin_of, unknown_columns
 from services.runner.domain import FailureKind
 from services.runner.engine.batch import Writing, Written
 from services.runner.engine.binding import Query
 from services.runner.engine.deleted_rows import has_deleted_rows, write_without
-from services.runner.engine.schema import Column, SchemaError, columns_of
+from services.runner.engine.schema import Column, SchemaError, columns_of, nulls_as_in_table
 from services.runner.engine.session import errors_of
 from services.runner.problems import AuthorError, WorkFailed
 from services.runner.target import Target
@@ -40,6 +40,8 @@ def write(
         if table is not None and has_deleted_rows(table):
             warn("another engine has deleted rows beside this table's files: it is written anew without them first")
             table = write_without(connection, target.catalog, target.name, table)
+        if table is not None and config.on_schema_change is not SchemaChange.REPLACE:
+            columns = nulls_as_in_table(connection, bound.sql, columns, table.schema())
         written: Written = strategy.write(Writing(connection, bound, columns, target, table, config, started_at))
     except SchemaError as error:
         raise WorkFailed(FailureKind.SCHEMA, str(error)) from error

@@ -19,7 +19,7 @@ from services.runner.engine.binding import escaped
 from services.runner.engine.statement import identifier, string
 from services.runner.python.output import RunLog
 from services.runner.python.source import MODULE, PYTHON_FILE, QUOTED, Source, named_zone
-from services.runner.template import Facts, table_name
+from services.runner.template import Facts, Flag, table_name
 
 _MISSING: Final = object()
 
@@ -73,23 +73,6 @@ class NoTable:
 
     def _missing(self) -> LookupError:
         return LookupError(f"there is no table {str(self._table)!r} yet; look first: `if is_incremental():`")
-
-
-class Flag:
-    """Yes or no, with brackets behind it or without."""
-
-    def __init__(self, ask: Callable[[], bool]) -> None:
-        self._ask = ask
-
-    def __call__(self) -> bool:
-        """Ask, as templates do."""
-        return self._ask()
-
-    def __bool__(self) -> bool:
-        return self._ask()
-
-    def __repr__(self) -> str:
-        return repr(self._ask())
 
 
 class Settings(Mapping[str, Any]):

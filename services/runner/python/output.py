@@ -79,7 +79,12 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level: Level = "info" if record.levelno < logging.WARNING else "warning"
-        self._told.line(self.format(record), "error" if record.levelno >= logging.ERROR else level)
+        try:
+            line = self.format(record)
+        except Exception:  # what is wrong with a message of the log fails no run, as in Python's own handlers
+            self.handleError(record)
+            return
+        self._told.line(line, "error" if record.levelno >= logging.ERROR else level)
 
 
 def _choose_warnings() -> None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -56,10 +57,23 @@ def given(result: object, authors: duckdb.DuckDBPyConnection, own: duckdb.DuckDB
             return _registered(result, own)
     if _is_frame(result):
         return _registered(_with_named_columns(result), own)
-    if hasattr(result, "__arrow_c_stream__"):
-        return _reader(pa.RecordBatchReader.from_stream(result), own)
-    shown = "nothing (None)" if result is None else f"a {type(result).__name__}"
-    raise UnknownResult(f"the result is {shown}; expected {_SOUGHT}")
+    with suppress(pa.ArrowInvalid):
+        # A column alone is a stream too, and not of rows.
+        if hasattr(result, "__arrow_c_stream__"):
+            return _reader(pa.RecordBatchReader.from_stream(result), own)
+    raise UnknownResult(f"the result is {_shown(result)}; expected {_SOUGHT}")
+
+
+def _shown(result: object) -> str:
+    match result:
+        case None:
+            return "nothing (None)"
+        case [dict(), *_]:
+            return "a list of dicts (`pa.Table.from_pylist(rows)` makes a table of it)"
+        case str():
+            return "a str (`ctx.duckdb.sql(text)` makes a relation of a query)"
+        case _:
+            return f"a {type(result).__name__}"
 
 
 def _relation(

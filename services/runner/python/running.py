@@ -79,8 +79,9 @@ def failure(error: BaseException) -> WorkFailed:
             return WorkFailed(kind, f"{_place(error)}{told(error)[0]}")
     if isinstance(error, MemoryError):
         return WorkFailed(FailureKind.MEMORY, f"{_place(error)}{_said(error)}")
+    message = f"{_place(error)}{_said(error)}"
     trace = "".join(_cut(traceback.TracebackException.from_exception(error)).format()).rstrip()
-    return WorkFailed(FailureKind.PYTHON, f"{_place(error)}{_said(error)}\n{trace}")
+    return WorkFailed(FailureKind.PYTHON, f"{message}\n{trace}" if 'File "' in trace else message)
 
 
 def _said(error: BaseException) -> str:

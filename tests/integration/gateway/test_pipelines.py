@@ -170,6 +170,7 @@ async def test_lineage_says_what_tables_and_their_columns_come_from(user: Client
             },
             {"name": "at", "sources": []},
         ],
+        "unknown": None,
     }
     problem(await http.get("/lineage/columns", params={"table": f"{space}.gold.draft"}), 404, "NOT_FOUND")
     problem(await http.get("/lineage/columns", params={"table": "x"}), 400, "INVALID_ARGUMENT")
