@@ -15,25 +15,20 @@ app = typer.Typer(
 @command
 def list_letters(call: Call) -> None:
     """List the dead letters, the oldest first."""
-    found = list(call.api.entries("/dead-letters", "dead_letters"))
-    if call.json:
-        call.print_json({"dead_letters": found, "total": len(found)})
-        return
     from infra.cli.tables import moment
 
-    call.print_table(
+    call.print_list(
+        "/dead-letters",
+        "dead_letters",
         ["id", "died", "service", "subject", "tried", "reason"],
-        [
-            (
-                str(letter["id"]),
-                moment(letter["died_at"]),
-                letter["service"],
-                letter["subject"],
-                letter["deliveries"],
-                letter["reason"],
-            )
-            for letter in found
-        ],
+        lambda letter: (
+            str(letter["id"]),
+            moment(letter["died_at"]),
+            letter["service"],
+            letter["subject"],
+            letter["deliveries"],
+            letter["reason"],
+        ),
         empty="There is no dead letter.",
     )
 

@@ -17,24 +17,20 @@ def zones(
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
 ) -> None:
     """List the landing zones."""
-    found = list(call.api.entries("/landing-zones", "zones", namespace=namespace))
-    if call.json:
-        call.print_json({"zones": found, "total": len(found)})
-        return
     from infra.cli.tables import Count, size
 
-    call.print_table(
+    call.print_list(
+        "/landing-zones",
+        "zones",
         ["zone", "files", "size", "description"],
-        [
-            (
-                f"{zone['namespace']}/{zone['name']}",
-                Count(zone["file_count"]),
-                size(zone["total_bytes"]),
-                zone["description"],
-            )
-            for zone in found
-        ],
+        lambda zone: (
+            f"{zone['namespace']}/{zone['name']}",
+            Count(zone["file_count"]),
+            size(zone["total_bytes"]),
+            zone["description"],
+        ),
         empty="There is no landing zone.",
+        namespace=namespace,
     )
 
 
