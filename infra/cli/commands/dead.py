@@ -35,7 +35,9 @@ def list_letters(call: Call) -> None:
 
 @app.command("show")
 @command
-def show_letter(call: Call, letter_id: Annotated[int, typer.Argument(metavar="ID", min=1)]) -> None:
+def show_letter(
+    call: Call, letter_id: Annotated[int, typer.Argument(metavar="ID", min=1, help="As `list` shows it.")]
+) -> None:
     """Show a dead letter: why it died, and what it says."""
     letter = call.api.get(f"/dead-letters/{letter_id}")
     if call.json:
@@ -58,13 +60,17 @@ def show_letter(call: Call, letter_id: Annotated[int, typer.Argument(metavar="ID
 @command
 def replay(
     call: Call,
-    letter_ids: Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1)] = None,
+    letter_ids: Annotated[
+        list[int] | None, typer.Argument(metavar="ID...", min=1, help="As `list` shows them.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
 ) -> None:
     """Publish dead letters again on their own subjects; then they are none any more."""
     if everything == bool(letter_ids):
         raise usage("name the dead letters, or say --all")
     wanted = letter_ids or [letter["id"] for letter in call.api.entries("/dead-letters", "dead_letters")]
+    if not wanted:
+        call.say("There is no dead letter.")
     replayed = []
     for letter_id in wanted:
         letter = call.api.post(f"/dead-letters/{letter_id}/replay")

@@ -38,7 +38,9 @@ def zones(
 def upload(
     call: Call,
     zone: Annotated[str, typer.Argument(metavar="ZONE", help="`namespace/zone`, or a zone of `default`.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, readable=True)],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Put there by its own name.", exists=True, dir_okay=False)
+    ],
     create: Annotated[
         bool, typer.Option("--create", help="Make the zone, and its namespace, if there is none.")
     ] = False,
