@@ -24,8 +24,9 @@ def rows_alone(commit: Commit, added: Sequence[DataFile], removed: Sequence[Pres
         return None
     fields = commit.schema.fields
     columns = ", ".join(f"{column(field.field_id)} as {identifier(field.name)}" for field in fields)
-    ids = [field.field_id for field in fields]
-    return f"(select {columns} from {rows_of([file.file_path for file in added], commit.schema, ids)})"
+    count = sum(file.record_count for file in added)
+    rows = rows_of([file.file_path for file in added], commit.schema, [field.field_id for field in fields], count=count)
+    return f"(select {columns} from {rows})"
 
 
 def _is_all(commit: Commit, removed: Sequence[PresentFile]) -> bool:

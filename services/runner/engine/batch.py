@@ -20,7 +20,7 @@ from services.runner.engine.parquet import ROWS_OF_GROUP, Copy, rows_of
 from services.runner.engine.partitions import column
 from services.runner.engine.schema import Column, SchemaError, duckdb_type, field_of, new_schema
 from services.runner.engine.session import errors_of, kind_of, told
-from services.runner.engine.statement import identifier
+from services.runner.engine.statement import identifier, string
 from services.runner.engine.touched import Touched, same, touched_files
 from services.runner.problems import WorkFailed
 from services.runner.target import Target
@@ -146,16 +146,14 @@ class Batch:
 
     @contextmanager
     def new_rows(self) -> Iterator[str]:
-        """Run the query and keep its rows, on disk where memory does not hold them: a table, with `rowid` in order.
-
-        What is done with them is done as `_reading_files` says: joins are to have them on the right.
-        """
+        """Run the query and keep its rows, on disk where memory does not hold them: a table, with `rowid` in order."""
         before, after = self._cast()
         before = f"create or replace temp table {_NEW_ROWS} as {before}"
         with temporary(self.connection, _NEW_ROWS):
             with errors_of(self.writing.bound, before):
                 self.connection.execute(f"{before}{self.writing.bound.sql}{after}")
-            with _reading_files(self.connection):
+            # What they meet is files of the table, which never change: those that were read are not looked at again.
+            with _setting(self.connection, "validate_external_file_cache", "NO_VALIDATION"):
                 yield _NEW_ROWS
 
     def keep_last(self, rows: str, ids: Sequence[int]) -> None:
@@ -184,12 +182,15 @@ class Batch:
 
     def table_rows(self, files: Sequence[PresentFile], ids: Sequence[int]) -> str:
         """The rows of some of the table's files, with these columns, the file and the place in it: a relation."""
-        return rows_of([file.location for file in files], self.commit.schema, ids)
+        return rows_of(
+            [file.location for file in files], self.commit.schema, ids, count=sum(file.rows for file in files)
+        )
 
     def files_of(self, query: str, new_rows: int) -> list[DataFile]:
         """Write the rows of a query of ours, which gives all columns of the table; so many of them are new."""
         rows = self._file_rows(new_rows)
-        with engine_errors():
+        # Joins hold the keys of the rows on the right: those on the left, of the table, are whole.
+        with engine_errors(), _setting(self.connection, "disabled_optimizers", "build_side_probe_side"):
             try:
                 return Copy(self.commit, self.connection, file_rows=rows).run(query)
             except duckdb.OutOfMemoryException:
@@ -241,20 +242,13 @@ class Batch:
 
 
 @contextmanager
-def _reading_files(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Have DuckDB read the files of a table as fits them.
-
-    Joins hold the rows on the right, which are new: those on the left, of the table, are many. DuckDB would often have
-    it the other way round, as it knows little of files: that takes four times as long. And a file that it has read is
-    not looked at again, as it never changes.
-    """
-    connection.execute("set disabled_optimizers = 'build_side_probe_side'")
-    connection.execute("set validate_external_file_cache = 'NO_VALIDATION'")
+def _setting(connection: duckdb.DuckDBPyConnection, name: str, value: str) -> Iterator[None]:
+    """Have a setting of DuckDB be this for a while."""
     try:
+        connection.execute(f"set {name} = {string(value)}")
         yield
     finally:
-        connection.execute("reset disabled_optimizers")
-        connection.execute("reset validate_external_file_cache")
+        connection.execute(f"reset {name}")
 
 
 @contextmanager

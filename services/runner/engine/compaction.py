@@ -77,11 +77,12 @@ def rewrite_small_files(
         return None
     ids = [field.field_id for field in commit.schema.fields]
     columns = ", ".join(column(number) for number in ids)
-    rows = rows_of([file.location for file in removed], commit.schema, ids)
+    count = sum(file.rows for file in removed)
+    rows = rows_of([file.location for file in removed], commit.schema, ids, count=count)
     with engine_errors():
         must_have_ids(connection, commit, removed)
         added = Copy(commit, connection, file_bytes=_FILE_BYTES).run(f"select {columns} from {rows}")
-    if sum(file.record_count for file in added) != sum(file.rows for file in removed):
+    if sum(file.record_count for file in added) != count:
         raise Conflict(f"table {str(name)!r} has other rows when it is read than its files say")
     return Rewritten(table, removed, added)
 

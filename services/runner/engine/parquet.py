@@ -111,7 +111,7 @@ class Copy:
         if not self._marks or file.bytes <= self._file_bytes:
             return [file]
         schema = self._commit.schema
-        rows = rows_of([file.location], schema, [field.field_id for field in schema.fields])
+        rows = rows_of([file.location], schema, [field.field_id for field in schema.fields], count=file.rows)
         parts = self._written(f"{self._before_split}from {rows}{self._after(self._rotated)}")
         return [part for part, _ in parts]
 
@@ -156,10 +156,11 @@ def _free_names(taken: Iterable[str], count: int) -> list[str]:
     return [f"{stem}{number}" for number in range(count)]
 
 
-def rows_of(locations: Sequence[str], schema: Schema, ids: Iterable[int]) -> str:
+def rows_of(locations: Sequence[str], schema: Schema, ids: Iterable[int], *, count: int) -> str:
     """A relation of the rows of a table's files with these columns as its schema has them, `FILE` and `ROW`.
 
-    Columns are found by their ids, as Iceberg wants it: a file may be older than a column, or than its type.
+    Columns are found by their ids, as Iceberg wants it: a file may be older than a column, or than its type. `count` is
+    how many rows there are: a join that does not know it takes them for few, and holds them in memory.
     """
     files = ", ".join(string(escaped(location)) for location in locations)
     columns = ", ".join(
@@ -167,4 +168,7 @@ def rows_of(locations: Sequence[str], schema: Schema, ids: Iterable[int]) -> str
         " default_value: null}"
         for number in ids
     )
-    return f"read_parquet([{files}], schema = map {{{columns}}}, filename = '{FILE}', hive_partitioning = false)"
+    return (
+        f"read_parquet([{files}], schema = map {{{columns}}}, filename = '{FILE}', hive_partitioning = false,"
+        f" explicit_cardinality = {count})"
+    )

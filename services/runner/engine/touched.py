@@ -102,7 +102,7 @@ def touched_files(
     if not files:
         return []
     must_have_ids(connection, commit, files)
-    table = rows_of([file.location for file in files], commit.schema, ids)
+    table = rows_of([file.location for file in files], commit.schema, ids, count=sum(file.rows for file in files))
     condition = same(ids, "t", "k", filled=_filled(connection, keys, ids))
     counts = dict(
         connection.execute(
