@@ -1,7 +1,8 @@
 """`python -m bench.merging [ROWS] [STACK] [--write]`: what merge strategies take, beside MERGE INTO and a rewrite.
 
-Keys are clustered (one range of a table in the order of its keys) or scattered (all over it). What is measured is the
-write step of a run: the query, the files and the commit, on a branch.
+Keys are clustered (one range of a table in the order of its keys) or scattered (all over it), and no try has those of
+another, whose rows lie together from then on. What is measured is the write step of a run: the query, the files and the
+commit, on a branch.
 """
 
 import asyncio
@@ -31,14 +32,14 @@ class Case:
 
     name: str
     key: str
-    """The key of the i-th row, as SQL."""
+    """The key of the i-th row of a try, as SQL with its number."""
     count: int
 
     def sql(self, number: int) -> str:
-        """The rows, whose values no other number has."""
+        """The rows of a try: no other number has their values, nor their keys."""
         return (
-            f"select {self.key} as id, 'changed {number} ' || (i % 1000) as customer, (i % 10000) / 4 as amount,"
-            f" date '2027-01-01' as day, true as is_even from range({self.count}) t(i)"
+            f"select {self.key.format(number=number)} as id, 'changed {number} ' || (i % 1000) as customer,"
+            f" (i % 10000) / 4 as amount, date '2027-01-01' as day, true as is_even from range({self.count}) t(i)"
         )
 
 
@@ -54,9 +55,9 @@ def cases(rows: int) -> Iterator[Case]:
     """Changed rows by how many there are and where; scattered ones last, as they end the order of the table."""
     counts = {share: max(rows // share, 1) for share in SHARES}
     for count in counts.values():
-        yield Case(f"{count:,} clustered", f"i + {(rows - count) // 2}", count)
+        yield Case(f"{count:,} clustered", f"i + {max(rows - TIMES * count, 0) // 2} + {{number}} * {count}", count)
     for share, count in counts.items():
-        yield Case(f"{count:,} scattered", f"i * {share}", count)
+        yield Case(f"{count:,} scattered", f"i * {share} + {{number}}", count)
 
 
 def measure(new_table: NewTable, rows: int) -> Iterator[list[str]]:
