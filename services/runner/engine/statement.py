@@ -331,12 +331,16 @@ def _refusal(statement: Statement, tree: Mapping[str, Any]) -> Problem:
     message = reworded(str(tree["error_message"]))
     if tree["error_type"] == "not implemented":
         return statement.problem(*_no_query(statement.sql))
-    if 'at or near "-"' in message:
-        message += ': a name with "-" needs double quotes'
     position = int(tree["position"]) if tree.get("position") is not None else None
+    if _DASH_IN_NAME.search(statement.sql.encode()[: (position or 0) + 1]):
+        message += ': a name with "-" needs double quotes'
     if position is not None and message.startswith("syntax error"):
         message += misspelt_keyword(statement.sql, position)
     return statement.problem(message, position)
+
+
+_DASH_IN_NAME: Final = re.compile(rb"-\Z|\w-\w+\.\Z")
+"""What ends where a name with a dash is none: at the dash, or at the dot behind what was taken for a column."""
 
 
 def _no_query(sql: str) -> tuple[str, int]:
