@@ -191,6 +191,19 @@ async def test_no_new_files_write_nothing_whatever_the_strategy(around: Surround
     assert await around.rows(name) == [(1,)]
 
 
+async def test_new_files_in_one_of_several_zones_are_enough(around: Surroundings) -> None:
+    around.zones["quiet_zone"] = []
+    around.schemas["quiet_zone"] = "id integer"
+    await around.upload("busy_zone", "a.csv", "id\n1\n")
+    run = await around.request(
+        "from {{ landing_zone('busy_zone', only='new') }} union all from {{ landing_zone('quiet_zone', only='new') }}"
+    )
+
+    ended = await around.finished(run)
+
+    assert (ended.error, ended.rows_written) == (None, 1)
+
+
 async def test_files_of_the_platforms_own_bucket_are_read_by_address_and_no_others(around: Surroundings) -> None:
     await around.upload("literal", "a.csv", "id\n1\n")
     await around.upload("literal", "b.csv", "id\n2\n")

@@ -1,6 +1,7 @@
 """What authors write is read as `pipelines.md` says, and what is wrong with it is told by line."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -121,6 +122,16 @@ def test_annotations_are_comments_of_the_files_own_language() -> None:
     assert (python.tags, sql.tags) == (("a",), ())
 
 
+def test_settings_that_are_left_out_are_as_the_documentation_says() -> None:
+    config, wrong = read_config({}, "pipeline.sql")
+
+    assert wrong == []
+    assert (config.materialized, config.merge_strategy, config.on_schema_change) == ("table", "full_refresh", "evolve")
+    assert (config.max_retries, config.retry_delay_seconds, config.timeout_seconds) == (2, 5, 3600)
+    assert (config.scd_valid_from, config.scd_valid_to) == ("valid_from", "valid_to")
+    assert (config.close_missing, config.archive_landing_zones, config.memory_limit) == (False, False, None)
+
+
 def test_a_text_in_yaml_stays_as_it_is_written() -> None:
     text = "merge_strategy: incremental\nunique_key: [id, on, 2026-01-01]\ndescription: 2026-02-30\nclose_missing: yes"
 
@@ -182,6 +193,16 @@ def test_the_header_of_a_test_says_how_it_judges() -> None:
 )
 def test_a_name_gives_what_it_stands_for_and_takes_the_place_of_its_quotes(template: str, sql: str) -> None:
     assert rendered(template, a="x").sql == sql
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_template_can_ask_for_the_strategy(strategy: Strategy) -> None:
+    names = ("is_append_only", "is_delete_insert", "is_scd2", "is_snapshot")
+    template = " ".join(f"{{% if {name}() %}}{name}{{% endif %}}" for name in names)
+
+    sql = render("pipeline.sql", template, replace(facts(), strategy=strategy)).sql
+
+    assert sql.split() == [name for name in names if name == f"is_{strategy}"]
 
 
 @pytest.mark.parametrize(
