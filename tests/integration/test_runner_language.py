@@ -253,6 +253,16 @@ async def test_the_mark_that_editors_begin_a_file_with_hides_no_setting(around: 
     assert await around.rows(name, "from t order by id") == [(1,), (2,)]
 
 
+async def test_an_annotation_that_counts_for_nothing_is_told_in_the_log(around: Surroundings) -> None:
+    run = await around.request('"""@merge_strategy: append_only"""\nresult = pa.table({"id": [1]})', path="pipeline.py")
+
+    ended = await around.finished(run)
+
+    assert ended.error is None
+    [warning] = [line.message for line in ended.last_log_lines if line.level == "warning"]
+    assert warning.startswith("pipeline.py:1: @merge_strategy counts for nothing here: ")
+
+
 # Suggestions
 
 
