@@ -263,6 +263,28 @@ async def test_an_annotation_that_counts_for_nothing_is_told_in_the_log(around: 
     assert warning.startswith("pipeline.py:1: @merge_strategy counts for nothing here: ")
 
 
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("select column_name, max from (summarize {})", [("id", "2")]),
+        ("select column_name, column_type from (describe {})", [("id", "BIGINT")]),
+        ("table {}", [(1,), (2,)]),
+    ],
+)
+async def test_what_takes_the_name_of_a_table_takes_ours(
+    around: Surroundings, sql: str, rows: list[tuple[object, ...]]
+) -> None:
+    source = await around.request("select 1::bigint as id union all select 2")
+    await around.finished(source)
+    zone = f"z{uuid4().hex[:6]}"
+    await around.upload(zone, "a.csv", "id\n1\n2\n")
+
+    for relation in (f"{{{{ ref('{source.pipeline}') }}}}", f"{{{{ landing_zone('{zone}') }}}}"):
+        run = await around.request(sql.format(relation))
+        assert (await around.finished(run)).error is None
+        assert await around.rows(run.pipeline, "from t order by 1") == rows
+
+
 # Suggestions
 
 
