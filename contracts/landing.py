@@ -197,6 +197,13 @@ class FindZone(Query[Zone], subject="ingest.find_zone"):
     name: Text
 
 
+class ZoneBlank(StrEnum):
+    """What a zone need not say."""
+
+    OWNER = "owner"
+    PROCESSED_MAX_AGE_DAYS = "processed_max_age_days"
+
+
 class ChangeZone(Query[Zone], subject="ingest.change_zone"):
     """Change what is said about a zone; what is not given stays as it is. NotFound if there is none of that name."""
 
@@ -207,6 +214,8 @@ class ChangeZone(Query[Zone], subject="ingest.change_zone"):
     expected_schema: Text | None = None
     processed_max_age_days: Days | None = None
     auto_purge: bool | None = None
+    cleared: frozenset[ZoneBlank] = frozenset()
+    """What it is to say no more."""
 
 
 class RemoveZone(Query[None], subject="ingest.remove_zone"):
@@ -243,7 +252,7 @@ class LandingFile(Message):
     etag: str
     state: FileState
     reason: str | None
-    """Why it was rejected."""
+    """Why it was rejected, or could not be archived: that is tried again, ever more seldom."""
     processed_by: UUID | None
     """The last good run that read it."""
     uploaded_by: str | None

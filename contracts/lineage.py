@@ -80,13 +80,15 @@ class TableLineage(Message):
     version: int
     """Of the pipeline."""
     columns: list[ColumnLineage]
+    unknown: str | None = None
+    """Why it is not known what its columns come from; they are those that main has then, and say nothing of it."""
 
 
 class FindColumnLineage(Query[TableLineage], subject="catalog.find_column_lineage"):
     """Say which columns the columns of a pipeline's table come from, one step back.
 
-    NotFound if there is no such pipeline or nothing of it is published; Unprocessable where its columns cannot be told,
-    as those of a pipeline in Python.
+    NotFound if there is no such pipeline or nothing of it is published. What they come from is unknown of a pipeline in
+    Python, and of some queries: that is no error.
     """
 
     table: PipelineName

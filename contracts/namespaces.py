@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 from pydantic import Field
 
@@ -23,6 +24,13 @@ class Namespace(Message):
     created_at: datetime
 
 
+class FoundNamespace(Namespace):
+    """A namespace, and which one of its name."""
+
+    id: UUID | None = None
+    """Its own: another namespace of its name, made when it was deleted, has another."""
+
+
 class Namespaces(Message):
     """A page of namespaces."""
 
@@ -35,7 +43,7 @@ class ListNamespaces(Query[Namespaces], PageRequest, subject="catalog.list_names
     """List namespaces by name."""
 
 
-class FindNamespace(Query[Namespace], subject="catalog.find_namespace"):
+class FindNamespace(Query[FoundNamespace], subject="catalog.find_namespace"):
     """Show a namespace; NotFound if there is none of that name."""
 
     name: Name

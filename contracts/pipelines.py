@@ -56,6 +56,8 @@ class NamespaceRemoved(Event, subject="namespace.removed"):
     """A namespace was deleted with what it held; its tables stay."""
 
     namespace: str
+    namespace_id: UUID | None = None
+    """Which one of that name."""
 
 
 class FileProblem(Message):

@@ -26,6 +26,8 @@ class QualityTest(Message):
     remediation: str
     published: bool
     """Whether the published version has a test of this name."""
+    error: str | None = None
+    """Why its file cannot be shown, as it is no text: then `sql` is empty, and nothing is known of its header."""
 
 
 class QualityTests(Message):

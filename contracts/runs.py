@@ -459,11 +459,14 @@ class CancelRun(Query[RunAccepted], subject="catalog.cancel_run"):
 class RetryRun(Query[RunAccepted], subject="catalog.retry_run"):
     """Ask for a new run of the version and with the parameters of one that has ended.
 
-    NotFound if there is no such run or its version is not kept, Conflict while it has not ended. One that ran a draft
-    is repeated with the files of then, unless a version was published since.
+    NotFound if there is no such run or its version is not kept, Conflict while it has not ended, or for an idempotency
+    key that was used for something else. One that ran a draft is repeated with the files of then, whatever was
+    published since.
     """
 
     run_id: UUID
+    idempotency_key: Text | None = None
+    """The same key is the same new run, however often it is asked for."""
 
 
 class RunLogs(Message):

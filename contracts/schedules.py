@@ -41,6 +41,8 @@ class Schedule(Message):
     """None while it is disabled."""
     upcoming: list[datetime]
     """The five times after the next one."""
+    problem: str | None = None
+    """Why it asks for no runs when it is due: its time zone is not known any more."""
     created_at: datetime
     updated_at: datetime
 

@@ -31,7 +31,7 @@ class Column(Message):
 
     name: str
     type: str
-    """As DuckDB writes it: `BIGINT`, `DECIMAL(10,2)`, `VARCHAR[]` …"""
+    """As DuckDB writes it: `BIGINT`, `DECIMAL(10,2)`, `VARCHAR[]` …; as Iceberg does where DuckDB has no such type."""
     nullable: bool
     description: str | None = None
 
@@ -51,6 +51,8 @@ class Table(Message):
     owner: str | None = None
     updated_at: datetime | None = None
     """When it last changed."""
+    problem: str | None = None
+    """What cannot be read of a table that another engine made; null for all others."""
 
 
 class TableWithColumns(Table):

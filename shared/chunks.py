@@ -2,13 +2,14 @@
 
 The asker names an inbox in its query. The answering service sends every chunk as a request, and goes on when it is
 confirmed; an asker that is gone, or that takes nothing for half a minute, is noticed by that. The answer to the
-query itself, or the error, comes after the last chunk.
+query itself, or the error, comes after the last chunk. While there is nothing to send yet, empty chunks show whether
+the asker is still there.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
 
 import nats.errors
@@ -28,6 +29,8 @@ PATIENCE_SECONDS: Final = 30.0
 """How long an asker may take with one chunk."""
 SILENCE_SECONDS: Final = 100.0
 """How long an answering service may take from one chunk to the next: more than to wait for a turn and then to work."""
+LOOK_SECONDS: Final = 0.5
+"""From one look whether an asker is still there to the next."""
 ANSWER_SECONDS: Final = 24 * 3600.0
 """How long the chunks may take in all; whoever asked may be slow to read them."""
 
@@ -50,6 +53,33 @@ async def send_chunks(bus: Bus, inbox: str, content: AsyncIterator[bytes]) -> No
             raise Unavailable(f"{inbox} cannot be reached: {error!r}") from error
 
 
+async def left(bus: Bus, inbox: str) -> None:
+    """Return as soon as nobody listens on an inbox any more; whoever is only slow to answer is still there."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            await bus.connection.request(inbox, b"", timeout=LOOK_SECONDS)
+        except nats.errors.NoRespondersError:
+            return
+        except (TimeoutError, nats.errors.Error, OSError):
+            # It has enough to read, or NATS is away: neither says that it is gone.
+            continue
+
+
+async def unless_left(bus: Bus, inbox: str, work: Coroutine[Any, Any, A]) -> A:
+    """Do what somebody waits for on an inbox; once nobody does, it is broken off, and `Conflict` is raised."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(left(bus, inbox))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Conflict(f"nobody listens on {inbox} any more")
+    finally:
+        await end({working, leaving})
+        if not working.cancelled():
+            working.exception()  # so that asyncio does not report what nobody waits for
+
+
 class Chunked(Generic[A]):
     """An answer that arrives in chunks: iterate over them, then await `end`."""
 
@@ -60,7 +90,8 @@ class Chunked(Generic[A]):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """The chunks; the error of the answering service, or `Unavailable` if it falls silent."""
         while (chunk := await self._next()) is not None:
-            yield chunk
+            if chunk:
+                yield chunk
         await self.end()
 
     async def end(self) -> A:

@@ -125,6 +125,8 @@ class Settings(BaseSettings):
 
     compaction_min_files: int = Field(default=50, ge=2)
     """So many small files of about the same size, in a partition of a table, are written anew as few."""
+    compaction_timeout_seconds: float = Field(default=1800, gt=0)
+    """How long that may take of one table, waiting for its runs included; then it is broken off, and others follow."""
     reaper_interval_minutes: float = Field(default=60, gt=0)
     """How often files that nothing needs any more are removed, by one of the runners."""
     iceberg_orphan_file_max_age_days: float = Field(default=3, ge=1 / 24)

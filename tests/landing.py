@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ from contracts.landing import (
     ZoneForm,
 )
 from contracts.messages import Event, utc_now
-from contracts.namespaces import FindNamespace, Namespace
+from contracts.namespaces import FindNamespace, FoundNamespace
 from contracts.pipelines import PipelinePublished, ZoneReference
 from contracts.runs import FindRunOutcome, RunFinished, RunOutcome, RunStatus
 from shared.bus import Bus
@@ -57,11 +57,19 @@ class Neighbours:
     gateway: Bus
     runner: Bus
     bucket: ObjectStore
-    namespaces: set[str]
+    namespaces: dict[str, UUID]
     outcomes: dict[UUID, RunOutcome]
     events: list[tuple[str, dict[str, Any]]]
+    when_found: Callable[[], Awaitable[None]] | None = None
+    """What happens once catalog has found a namespace, and before it says so."""
 
     # Users
+
+    def namespace(self) -> str:
+        """The name of a new namespace."""
+        name = unique("ns")
+        self.namespaces[name] = uuid4()
+        return name
 
     async def zone(self, name: str = "orders", namespace: str = "default") -> Zone:
         return await self.gateway.ask(CreateZone(namespace=namespace, name=unique(name)))
@@ -92,6 +100,10 @@ class Neighbours:
         """The file of this name, if it is this large: versions become known one after the other."""
         file = (await self.files(zone)).get(filename)
         return file if file is not None and file.size_bytes == size_bytes else None
+
+    async def is_archived(self, zone: Zone, filename: str) -> bool:
+        """Whether this file lies in the archive."""
+        return "/_processed/" in (await self.files(zone))[filename].s3_path
 
     async def holds(self, zone: Zone, count: int, within: float = 60) -> Zone:
         """The zone, once it holds so many files."""
@@ -197,12 +209,17 @@ async def neighbours(settings: Settings) -> AsyncIterator[Neighbours]:
     """Everybody whom ingest talks to, on the real bus and bucket."""
     catalog, runner, gateway = playing(settings, "catalog"), playing(settings, "runner"), playing_all(settings)
     async with object_store(settings, "uploader") as bucket:
-        they = Neighbours(settings, catalog, gateway, runner, bucket, {"default"}, {}, [])
+        they = Neighbours(settings, catalog, gateway, runner, bucket, {"default": uuid4()}, {}, [])
 
-        async def find_namespace(query: FindNamespace) -> Namespace:
+        async def find_namespace(query: FindNamespace) -> FoundNamespace:
             if query.name not in they.namespaces:
                 raise NotFound(f"no namespace {query.name!r}")
-            return Namespace(name=query.name, description="", created_by=None, created_at=utc_now())
+            namespace_id = they.namespaces[query.name]
+            if they.when_found is not None:
+                await they.when_found()
+            return FoundNamespace(
+                id=namespace_id, name=query.name, description="", created_by=None, created_at=utc_now()
+            )
 
         async def find_outcome(query: FindRunOutcome) -> RunOutcome:
             return they.outcomes.get(query.run_id, RunOutcome(status=RunStatus.RUNNING, is_known=True))

@@ -1,5 +1,6 @@
 """Tables of numbers on branches, for tests of the lakehouse."""
 
+import json
 from collections.abc import Callable
 from uuid import UUID, uuid4
 
@@ -9,8 +10,9 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import LongType, NestedField
 
 from contracts.names import Qualified
-from shared.lakehouse.port import Lakehouse, Merged
+from shared.lakehouse.port import Lakehouse, Merged, MetadataFile
 from shared.lakehouse.view_metadata import version_of
+from shared.object_store import ObjectStore
 
 COLUMNS = Schema(NestedField(1, "n", LongType(), required=False))
 
@@ -68,3 +70,27 @@ async def merged(lake: Lakehouse, on: Catalogs, table: Qualified, *numbers: int,
     merge = await lake.merge(name, run_id or uuid4(), 1)
     assert merge is not None
     return merge
+
+
+async def upgraded(lake: Lakehouse, objects: ObjectStore, table: Qualified, *, new_column: str) -> str:
+    """Make a table on main one of Iceberg's third version, with a new column of this type, as other engines do.
+
+    Gives the key of its metadata, which says nothing of ours any more.
+    """
+    location = await lake.location(table)
+    assert location is not None
+    bucket, _, key = location.removeprefix("s3://").partition("/")
+    metadata = json.loads(await objects.get(key))
+    [schema] = metadata["schemas"]
+    added = max(field["id"] for field in schema["fields"]) + 1
+    schema["fields"].append({"id": added, "name": "added", "required": False, "type": new_column})
+    metadata |= {"format-version": 3, "next-row-id": 1000, "last-column-id": added}
+    for snapshot in metadata["snapshots"]:
+        snapshot |= {"first-row-id": 0, "added-rows": 1000}
+    new = f"{key.rpartition('/')[0]}/third.metadata.json"
+    await objects.put(new, json.dumps(metadata).encode())
+    branch = await new_branch(lake)
+    file = MetadataFile(f"s3://{bucket}/{new}", metadata["current-snapshot-id"], metadata["current-schema-id"], 0, 0)
+    await lake.commit(branch, table, location, file)
+    assert await lake.merge(branch, uuid4(), 1) is not None
+    return new

@@ -46,8 +46,8 @@ class WrittenTable:
     def write(self, sql: str, strategy: str = "full_refresh", **config: Any) -> Written:
         """Do the write step of a run with this query; `$this` in it is the table as it is before."""
         started_at, self.next_run = self.next_run, self.next_run + timedelta(hours=1)
-        location = self.table.metadata_location if self.catalog.table_exists(tuple(self.name)) else None
-        target = Target(self.catalog, self.name, self.pipeline_id, uuid4(), location)
+        present = self.catalog.relation(self.name)
+        target = Target(self.catalog, self.name, self.pipeline_id, uuid4(), present.location if present else None)
         facts = Facts(uuid4(), started_at, self.name, strategy, lambda: True)
         relation = self.relation() if "$this" in sql else ""
         bound = bind(parse(self.connection, render("pipeline.sql", sql.replace("$this", relation), facts)), {}, {}, "")

@@ -3,19 +3,27 @@
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
+import psutil
 import structlog
 from platformdirs import user_cache_path
 
-from shared.errors import Invalid
+from shared.errors import Invalid, Unavailable
 
 log = structlog.get_logger()
+
+LONG_SECONDS: Final = 1800.0
+"""After which something hangs that is fetched or built: it takes minutes on a slow machine."""
+_SAID_BYTES: Final = 2000
 
 
 def kept_file(name: str, version: str, make: Callable[[Path], None], *, sha256: str | None = None) -> Path:
@@ -50,6 +58,40 @@ def needed_program(name: str, *, purpose: str, install: str) -> str:
     if path is None:
         raise Invalid(f"{purpose} needs {name!r}, which is not on PATH: {install}")
     return path
+
+
+def run_to_its_end(
+    command: Sequence[str], *, what: str, folder: Path, environment: Mapping[str, str], within_seconds: float
+) -> None:
+    """Run what fetches or builds something; `Unavailable`, with the end of what it said, if it fails or hangs."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env=environment
+        )
+        try:
+            code = process.wait(within_seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _kill(process)
+        if code == 0:
+            return
+        failed = f"failed with exit code {code}" if code is not None else f"was not done after {within_seconds:g} s"
+        output.seek(0)
+        said = output.read()[-_SAID_BYTES:].decode(errors="replace").strip()
+        raise Unavailable(f"{what} {failed}: {shlex.join(command)}\n{said or 'It said nothing.'}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that has not ended, with those that it has started: a compiler, a JVM."""
+    if process.poll() is not None:
+        return
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for each in started:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
 
 
 def hash_of(path: Path) -> str:

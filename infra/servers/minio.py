@@ -14,7 +14,7 @@ import httpx
 from botocore.exceptions import ClientError
 
 from infra.servers.directory import Claim
-from infra.servers.downloads import kept_file, needed_program
+from infra.servers.downloads import LONG_SECONDS, kept_file, needed_program, run_to_its_end
 from infra.servers.minio_access import give_access
 from infra.servers.server import Server, nothing_to_clear
 from infra.setup import set_up_notifications, set_up_object_store
@@ -139,12 +139,10 @@ def _build(folder: Path) -> None:
         raise Invalid(
             f"building MinIO from its source needs Go 1.21 or later; {go} is {version or 'older'}: {_INSTALL_GO}"
         )
-    result = subprocess.run(
+    run_to_its_end(
         [go, "install", f"{MODULE}@{VERSION}"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "CGO_ENABLED": "0", "GOBIN": str(folder)},
-        check=False,
+        what="building MinIO from its source",
+        folder=folder,
+        environment={**os.environ, "CGO_ENABLED": "0", "GOBIN": str(folder)},
+        within_seconds=LONG_SECONDS,
     )
-    if result.returncode != 0:
-        raise Unavailable(f"MinIO could not be built by {go} install {MODULE}@{VERSION}:\n{result.stderr}")

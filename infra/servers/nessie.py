@@ -4,7 +4,6 @@ import asyncio
 import importlib.util
 import os
 import signal
-import subprocess
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from infra.servers.directory import Claim, write_privately
-from infra.servers.downloads import kept_file, needed_program
+from infra.servers.downloads import LONG_SECONDS, kept_file, needed_program, run_to_its_end
 from infra.servers.server import Server, nothing_to_clear
 from infra.servers.tokens import ISSUER, public_key, sign_token, token_key
 from infra.setup import set_up_nessie
@@ -172,17 +171,13 @@ def nessie_jar() -> Path:
 def _fetch(folder: Path) -> None:
     maven = needed_program("mvn", purpose=f"fetching {_ARTIFACT}", install="install Maven (Debian: apt install maven)")
     command = [maven, "-B", "-q", "dependency:copy", f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={folder}"]
-    result = subprocess.run(
+    run_to_its_end(
         command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=folder,
-        check=False,
+        what=f"fetching {_ARTIFACT} with Maven",
+        folder=folder,
+        environment=os.environ,
+        within_seconds=LONG_SECONDS,
     )
-    if result.returncode != 0:
-        raise Unavailable(f"Maven could not fetch {_ARTIFACT}:\n{result.stdout[-2000:]}")
     (folder / f"nessie-quarkus-{VERSION}-runner.jar").rename(folder / "nessie-quarkus-runner.jar")
 
 

@@ -38,6 +38,7 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
         runs = RunsService(db, objects, bus, runs_service.limits(settings))
         code = Code(db, objects, bus, settings, on_removed=runs.cancel_runs_of)
         wire(bus, code, runs, UpkeepService(db))
+        bus.check("object_store", lambda: objects.reach("default/pipelines/"))
         patience = min(settings.tick_interval_seconds, settings.run_silence_seconds / 4)
         async with (
             relay(db, bus),

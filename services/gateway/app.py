@@ -70,6 +70,7 @@ def application(means: Means) -> Litestar:
             "closing": Provide(lambda: means.closing, sync_to_thread=False),
             "page": Provide(dependencies.page, sync_to_thread=False),
             "notes": Provide(dependencies.notes, sync_to_thread=False),
+            "departure": Provide(dependencies.departure, sync_to_thread=False),
         },
         guards=[_guard(means.tokens)] if means.tokens else [],
         type_encoders={BaseModel: plain},

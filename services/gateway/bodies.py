@@ -1,6 +1,7 @@
 """The bodies of requests, where the path says a part of what is asked.
 
-What a field may hold is checked by the query that it goes into. A field that is null counts as not given.
+What a field may hold is checked by the query that it goes into. A field that is null counts as not given, but where
+it is said that null clears it.
 """
 
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from contracts.files import Code
+from contracts.landing import ZoneBlank
 from contracts.messages import Message
 from contracts.names import Layer, Name
 from contracts.pipelines import PipelineType
@@ -24,6 +26,17 @@ class Given(BaseModel):
     def given(self) -> dict[str, Any]:
         """The fields that were sent, null ones aside."""
         return {name: value for name, value in self if name in self.model_fields_set and value is not None}
+
+
+class Owned(Given):
+    """A body of a change whose `owner` takes the owner away where it is null."""
+
+    owner: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were sent; nobody as the owner is an empty name."""
+        is_nobodys = "owner" in self.model_fields_set and self.owner is None
+        return super().given() | ({"owner": ""} if is_nobodys else {})
 
 
 class NewNamespace(Given):
@@ -50,11 +63,10 @@ class NewPipeline(Given):
     owner: str | None = None
 
 
-class PipelineChange(Given):
+class PipelineChange(Owned):
     """What is to change of a pipeline."""
 
     description: str | None = None
-    owner: str | None = None
     type: PipelineType | None = None
     max_versions: int | None = None
 
@@ -156,13 +168,17 @@ class NewZone(Given):
 
 
 class ZoneChange(Given):
-    """What is to change of a landing zone."""
+    """What is to change of a landing zone; null clears `owner` and `processed_max_age_days`."""
 
     description: Text | None = None
     owner: Text | None = None
     expected_schema: Text | None = None
     processed_max_age_days: int | None = None
     auto_purge: bool | None = None
+
+    def cleared(self) -> frozenset[ZoneBlank]:
+        """What was sent as null, of what may be cleared."""
+        return frozenset(name for name in ZoneBlank if name in self.model_fields_set and getattr(self, name) is None)
 
 
 class UploadRequest(Given):
@@ -185,11 +201,10 @@ class CodeText(Given):
     content: Code
 
 
-class TableDescription(Given):
+class TableDescription(Owned):
     """What is said about a table; what is given replaces what was said."""
 
     description: str | None = None
-    owner: str | None = None
     column_descriptions: dict[str, str] | None = None
 
 

@@ -1,6 +1,7 @@
 """What handlers are given besides the request's own fields."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeAlias
 
 from litestar import Request
@@ -23,6 +24,8 @@ Closing: TypeAlias = NamedDependency[SkipValidation[asyncio.Event]]
 """Set when the gateway is about to stop."""
 Counted: TypeAlias = NamedDependency[SkipValidation[Metrics]]
 """What the gateway has counted."""
+Departure: TypeAlias = NamedDependency[SkipValidation[Callable[[], Coroutine[Any, Any, None]]]]
+"""Returns when the client has gone away; nothing else may be read from the request by then."""
 Noted: TypeAlias = NamedDependency[SkipValidation[Notes]]
 """What the audit will say of this request."""
 
@@ -46,3 +49,13 @@ def notes(request: Request[Any, Any, Any]) -> Notes:
     """What is learned about this request."""
     found: Notes = request.scope["state"][NOTES]
     return found
+
+
+def departure(request: Request[Any, Any, Any]) -> Callable[[], Coroutine[Any, Any, None]]:
+    """What waits for the end of the connection that the request came by."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    return gone

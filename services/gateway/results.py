@@ -13,6 +13,7 @@ from contracts.messages import Query
 from contracts.previews import Sent
 from contracts.tables import ResultEnd
 from services.gateway.arrow import ArrowPieces, columns_of, csv_lines, csv_of, rows_of
+from services.gateway.dependencies import Departure
 from services.gateway.held import held
 from shared.bus import Bus
 from shared.chunks import Chunked, asking
@@ -24,16 +25,18 @@ JSON: Final = "application/json"
 Render = Callable[[Chunked[ResultEnd]], AsyncGenerator[bytes, None]]
 
 
-async def result(bus: Bus, query: Callable[[str], Query[ResultEnd]], accept: str) -> Response[Any]:
+async def result(
+    bus: Bus, query: Callable[[str], Query[ResultEnd]], accept: str, departure: Departure
+) -> Response[Any]:
     """Ask, and answer with what comes in the format that is accepted; JSON if none of ours is named."""
     if ARROW in accept:
-        return await held(_asked(bus, query, _arrow), ARROW)
+        return await held(_asked(bus, query, _arrow), ARROW, departure)
     if CSV in accept:
-        return await held(_asked(bus, query, _csv), f"{CSV}; charset=utf-8")
-    return await held(_asked(bus, query, _json), JSON)
+        return await held(_asked(bus, query, _csv), f"{CSV}; charset=utf-8", departure)
+    return await held(_asked(bus, query, _json), JSON, departure)
 
 
-async def sent(bus: Bus, query: Callable[[str], Query[Sent]]) -> Response[Any]:
+async def sent(bus: Bus, query: Callable[[str], Query[Sent]], departure: Departure) -> Response[Any]:
     """Ask, and answer with the JSON that comes in chunks."""
 
     async def chunks() -> AsyncGenerator[bytes, None]:
@@ -41,7 +44,7 @@ async def sent(bus: Bus, query: Callable[[str], Query[Sent]]) -> Response[Any]:
             async for chunk in answer:
                 yield chunk
 
-    return await held(chunks(), JSON)
+    return await held(chunks(), JSON, departure)
 
 
 async def _asked(bus: Bus, query: Callable[[str], Query[ResultEnd]], render: Render) -> AsyncGenerator[bytes, None]:

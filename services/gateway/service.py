@@ -56,6 +56,8 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as exits:
         store = await exits.enter_async_context(uplink(settings))
         accepted = await exits.enter_async_context(_accepted(settings))
+        if accepted is not None:
+            bus.check("postgres", accepted.any)
         await exits.enter_async_context(bus.running())
         metrics, closing = Metrics(), asyncio.Event()
         app = application(Means(bus, store, metrics, accepted, closing))

@@ -1,23 +1,22 @@
 """What was read moves to `_processed/`, and what was deleted leaves the store, when no run reads it any more."""
 
-from typing import Final
-from uuid import UUID
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 
 import asyncpg
 import structlog
 
 from services.ingest.claims import say_processed
-from services.ingest.keys import processed_key
+from services.ingest.domain import pause_after
+from services.ingest.keys import processed_key, zone_prefix
 from services.ingest.store import archive, zones
 from services.ingest.store.archive import ArchivableFile, Deletion
 from shared.database import Connection, transaction
-from shared.errors import Forbidden, Invalid, NotFound
+from shared.errors import Conflict, Declined, Forbidden, Invalid, NotFound, Unavailable
 from shared.object_store import ObjectStore
 
 log = structlog.get_logger()
-
-_REFUSED: Final = (Invalid, Forbidden)
-"""What the store has against one object, and not against the next: its name is too long, or it is locked."""
 
 
 async def archive_read_files(db: asyncpg.Pool, objects: ObjectStore) -> None:
@@ -27,32 +26,33 @@ async def archive_read_files(db: asyncpg.Pool, objects: ObjectStore) -> None:
         async with transaction(db) as connection:
             await zones.await_claims(connection, zone_id)
             await archive.take_out(connection, zone_id)
-    await _move_all(db, objects)
+    await _one_by_one(db, partial(_move_next, objects))
     for run_id in runs:
         async with transaction(db) as connection:
             if (pipeline := await archive.claim_saying(connection, run_id)) is not None:
                 await say_processed(connection, run_id, *pipeline)
 
 
-async def _move_all(db: asyncpg.Pool, objects: ObjectStore) -> None:
-    tried: list[UUID] = []
-    while True:
-        try:
-            async with transaction(db) as connection:
-                file = await archive.next_to_move(connection, tried)
-                if file is None:
-                    return
-                tried.append(file.id)
-                await _move(connection, objects, file)
-        except _REFUSED as error:
-            log.warning("a file could not be archived", file_id=str(tried[-1]), error=error.message)
+async def _move_next(objects: ObjectStore, connection: Connection) -> bool:
+    """Archive a file, or put off one that the store does not take; whether there was any."""
+    file = await archive.next_to_move(connection)
+    if file is None:
+        return False
+    try:
+        await _move(connection, objects, file)
+    except Declined as error:
+        pause = pause_after(file.tries + 1)
+        log.warning("a file could not be archived", file_id=str(file.id), error=error.message, again_in=str(pause))
+        await archive.put_off_move(connection, file.id, pause, f"it cannot be archived: {error.message}")
+    return True
 
 
 async def _move(connection: Connection, objects: ObjectStore, file: ArchivableFile) -> None:
     """Copy a version to its place in the archive, and have the original deleted; repeated, it does the same again."""
     target = processed_key(file.place, file.run_id)
     try:
-        copied = await objects.copy(file.place.key, target, version_id=file.version_id)
+        async with _declined(objects):
+            copied = await objects.copy(file.place.key, target, version_id=file.version_id)
     except NotFound:
         # The original is only deleted after this transaction, so it was somebody else who did it.
         log.warning("a file was gone before it could be archived", key=file.place.key, version_id=file.version_id)
@@ -70,22 +70,24 @@ async def delete_from_store(db: asyncpg.Pool, objects: ObjectStore) -> None:
         async with transaction(db) as connection:
             await zones.await_claims(connection, zone_id)
             await archive.clear(connection, zone_id)
-    await _delete_all(db, objects)
+    await _one_by_one(db, partial(_delete_next, objects))
 
 
-async def _delete_all(db: asyncpg.Pool, objects: ObjectStore) -> None:
-    tried: list[Deletion] = []
-    while True:
-        try:
-            async with transaction(db) as connection:
-                deletion = await archive.next_deletion(connection, tried)
-                if deletion is None:
-                    return
-                tried.append(deletion)
-                await _delete(objects, deletion)
-                await archive.note_deleted(connection, deletion)
-        except _REFUSED as error:
-            log.warning("a file could not be deleted from the store", key=tried[-1].key, error=error.message)
+async def _delete_next(objects: ObjectStore, connection: Connection) -> bool:
+    """Delete a version with those below it, or put off one that the store keeps; whether there was any."""
+    deletion = await archive.next_deletion(connection)
+    if deletion is None:
+        return False
+    try:
+        async with _declined(objects):
+            await _delete(objects, deletion)
+    except Declined as error:
+        pause = pause_after(deletion.tries + 1)
+        log.warning("a file could not be deleted", key=deletion.key, error=error.message, again_in=str(pause))
+        await archive.put_off_deletion(connection, deletion, pause)
+    else:
+        await archive.note_deleted(connection, deletion)
+    return True
 
 
 async def _delete(objects: ObjectStore, deletion: Deletion) -> None:
@@ -98,3 +100,21 @@ async def _delete(objects: ObjectStore, deletion: Deletion) -> None:
             found.append(version.version_id)
     for version_id in reversed(found):
         await objects.delete(deletion.key, version_id)
+
+
+async def _one_by_one(db: asyncpg.Pool, do_next: Callable[[Connection], Awaitable[bool]]) -> None:
+    """Do what is to be done, each in a transaction of its own, until there is nothing left to do now."""
+    while True:
+        async with transaction(db) as connection:
+            if not await do_next(connection):
+                return
+
+
+@asynccontextmanager
+async def _declined(objects: ObjectStore) -> AsyncIterator[None]:
+    """Raise `Declined` for what the store does not do, and `Unavailable` only where it does nothing else either."""
+    try:
+        yield
+    except (Invalid, Forbidden, Conflict, Unavailable) as error:
+        await objects.reach(zone_prefix("default", "any"))
+        raise Declined(error.message) from error

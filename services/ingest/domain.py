@@ -5,7 +5,7 @@ Everything here is decided on plain values (`system.md`, Files of a run; `trigge
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeAlias
 from uuid import UUID
@@ -179,6 +179,11 @@ def fitting(names: Sequence[tuple[str, str]]) -> int:
         if total > PAGE_BYTES and count:
             return count
     return min(len(names), PAGE_FILES)
+
+
+def pause_after(tries: int) -> timedelta:
+    """How long the store is left alone with what it has refused so often: a minute, doubling, a day at the most."""
+    return min(timedelta(minutes=1 << min(tries - 1, 20)), timedelta(days=1))
 
 
 # What a name in a zone stands for

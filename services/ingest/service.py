@@ -111,7 +111,7 @@ class Ingest:
 
     async def remove_zones(self, event: NamespaceRemoved) -> None:
         """Remove the zones of a namespace that was deleted, and none that was made in the next one of its name."""
-        await zones.remove_all(self.db, event.namespace, event.occurred_at)
+        await zones.remove_all(self.db, event)
         self.must_tidy.set()
 
     # What is asked about zones
@@ -122,8 +122,8 @@ class Ingest:
 
     async def create_zone(self, query: CreateZone) -> Zone:
         """Make a zone in a namespace that exists; what lies there already lands."""
-        await self.bus.ask(FindNamespace(name=query.namespace))
-        zone = await zones.create(self.db, query)
+        namespace = await self.bus.ask(FindNamespace(name=query.namespace))
+        zone = await zones.create(self.db, query, namespace.id)
         self.must_sweep.set()
         return zone
 

@@ -1,11 +1,11 @@
 """Landing zones as users make, see, change and remove them."""
 
-from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 
 from contracts.landing import ChangeZone, CreateZone, ListZones, Zone, Zones
+from contracts.pipelines import NamespaceRemoved
 from services.ingest.store import archive, files, zones
 from services.ingest.store.zones import ZoneRecord
 from shared.database import Connection, transaction
@@ -20,10 +20,15 @@ async def page(db: asyncpg.Pool, query: ListZones) -> Zones:
     return Zones(zones=shown, total=total, next_cursor=cursor_after(query, shown, total))
 
 
-async def create(db: asyncpg.Pool, query: CreateZone) -> Zone:
-    """A new zone; AlreadyExists if its name is taken."""
-    if await zones.create(db, query) is None:
-        raise AlreadyExists(f"a landing zone {query.namespace}/{query.name} exists")
+async def create(db: asyncpg.Pool, query: CreateZone, namespace_id: UUID | None) -> Zone:
+    """A new zone; AlreadyExists if its name is taken, NotFound if its namespace was deleted meanwhile."""
+    async with transaction(db) as connection:
+        if namespace_id is not None:
+            await zones.take_turn(connection, namespace_id)
+            if await zones.is_namespace_removed(connection, namespace_id):
+                raise NotFound(f"namespace {query.namespace!r} was deleted")
+        if await zones.create(connection, query, namespace_id) is None:
+            raise AlreadyExists(f"a landing zone {query.namespace}/{query.name} exists")
     return await show(db, query.namespace, query.name)
 
 
@@ -59,11 +64,14 @@ async def remove(db: asyncpg.Pool, namespace: str, name: str) -> None:
         await _remove_files(connection, zone_id)
 
 
-async def remove_all(db: asyncpg.Pool, namespace: str, until: datetime) -> None:
-    """Remove all zones of a namespace that were made up to a moment."""
+async def remove_all(db: asyncpg.Pool, event: NamespaceRemoved) -> None:
+    """Remove all zones of a namespace, those too that are being made; none of another namespace of its name."""
     async with transaction(db) as connection:
-        for name in await zones.names_in(connection, namespace, until):
-            zone_id = await zones.remove(connection, namespace, name)
+        if event.namespace_id is not None:
+            await zones.take_turn(connection, event.namespace_id)
+            await zones.note_removed_namespace(connection, event.namespace_id)
+        for name in await zones.names_in(connection, event.namespace, event.namespace_id, event.occurred_at):
+            zone_id = await zones.remove(connection, event.namespace, name)
             if zone_id is not None:
                 await _remove_files(connection, zone_id)
 

@@ -32,7 +32,7 @@ from services.query.frames import Ask, Ended, Found, Named
 from services.query.tables import Facts, TableFacts
 from services.query.workers import Workers, workers
 from shared.bus import Bus, connect
-from shared.chunks import send_chunks
+from shared.chunks import send_chunks, unless_left
 from shared.errors import Invalid, NotFound
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.port import MAIN, Lakehouse, Relation, RelationKind
@@ -58,7 +58,7 @@ class QueryService:
         if query.branch is not None and query.snapshot is not None:
             raise Invalid("a query reads a branch or a snapshot, not both")
         at = query.branch or query.snapshot or await self.lakehouse.head()
-        return await self._run(query.sql, query.namespace, query.limit, query.inbox, at)
+        return await self._sent(query.sql, query.namespace, query.limit, query.inbox, at)
 
     async def preview_table(self, query: PreviewTable) -> ResultEnd:
         """Read the first rows of a table."""
@@ -67,7 +67,11 @@ class QueryService:
         await self._relation(table, at)
         # One more than is wanted tells whether there are more.
         sql = f'from "{table.namespace}"."{table.layer}"."{table.name}" limit {query.limit + 1}'
-        return await self._run(sql, table.namespace, query.limit, query.inbox, at)
+        return await self._sent(sql, table.namespace, query.limit, query.inbox, at)
+
+    async def _sent(self, sql: str, namespace: str, limit: int, inbox: str, at: str) -> ResultEnd:
+        """Run a statement for as long as somebody waits for its result."""
+        return await unless_left(self.bus, inbox, self._run(sql, namespace, limit, inbox, at))
 
     async def _run(self, sql: str, namespace: str, limit: int, inbox: str, at: str) -> ResultEnd:
         began = perf_counter()
@@ -101,10 +105,7 @@ class QueryService:
     async def _all(self, named: Named, at: str) -> Found:
         relations = {str(name): relation for name, relation in (await self.lakehouse.relations(at)).items()}
         facts = await self.facts.of_all(relation.location for relation in relations.values())
-        columns = {
-            name: [(column.name, column.type) for column in fact.columns]
-            for name, fact in zip(relations, facts, strict=True)
-        }
+        columns = {name: _readable(fact) for name, fact in zip(relations, facts, strict=True)}
         found = {name: relations[name] for name in named["tables"] if name in relations}
         return await self._told(found, columns=columns, known=list(relations))
 
@@ -207,6 +208,12 @@ def _table(namespace: str, layer: str, name: str) -> Qualified:
         raise NotFound(f"no table {namespace}.{layer}.{name}: {error}") from error
 
 
+def _readable(facts: Facts) -> list[tuple[str, str]]:
+    """The columns that DuckDB has types for; one at least, as no table of its own is without."""
+    readable = [(column.name, column.type) for column in facts.columns if column.unknown_type is None]
+    return readable or [("unreadable", "VARCHAR")]
+
+
 def _summary(table: Qualified, facts: Facts, docs: TableSummary | None) -> dict[str, str | int | datetime | None]:
     return {
         **table._asdict(),
@@ -216,6 +223,7 @@ def _summary(table: Qualified, facts: Facts, docs: TableSummary | None) -> dict[
         "description": docs.description if docs else "",
         "owner": docs.owner if docs else None,
         "updated_at": facts.updated_at,
+        "problem": facts.problem,
     }
 
 

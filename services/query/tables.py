@@ -3,14 +3,18 @@
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from shared.errors import Internal
+import structlog
+
+from shared.errors import NotFound
 from shared.lakehouse.views import current_version, query_of
 from shared.object_store import ObjectStore
+
+log = structlog.get_logger()
 
 _KEPT: Final = 2000
 """Metadata files whose facts are remembered: a file never changes."""
@@ -31,7 +35,11 @@ _TYPES: Final = {
     "string": "VARCHAR",
     "uuid": "UUID",
     "binary": "BLOB",
+    "variant": "VARIANT",
+    "geometry": "GEOMETRY",
 }
+_NOT_UNDERSTOOD: Final = (ValueError, LookupError, TypeError, AttributeError, StopIteration)
+"""What reading metadata ends with that is not as the specification says."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class FoundColumn:
     name: str
     type: str
     is_nullable: bool
+    unknown_type: str | None = None
+    """What DuckDB has no type for, in Iceberg's words; it stands in the type as it is."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +60,19 @@ class Facts:
     columns: tuple[FoundColumn, ...]
     row_count: int
     size_bytes: int
-    updated_at: datetime
+    updated_at: datetime | None
     is_view: bool = False
     """A view has no rows and no bytes of its own."""
     query: str | None = None
     """What a view stands for; None for one that some other engine made, in an SQL of its own."""
+    unreadable: str | None = None
+    """Why nothing is known of it: its metadata is gone, or not as the specification says."""
+
+    @property
+    def problem(self) -> str | None:
+        """What cannot be read of it, as some other engine made it so."""
+        unknown = [f"column {one.name!r} is {one.unknown_type}" for one in self.columns if one.unknown_type]
+        return self.unreadable or (f"DuckDB has no such type: {', '.join(unknown)}" if unknown else None)
 
 
 class TableFacts:
@@ -75,9 +93,17 @@ class TableFacts:
         if location in self._kept:
             self._kept.move_to_end(location)
             return self._kept[location]
-        async with self._turns:
-            content = await self._objects.get(location.removeprefix(self._prefix))
-        facts = facts_of(json.loads(content))
+        try:
+            async with self._turns:
+                content = await self._objects.get(location.removeprefix(self._prefix))
+        except NotFound:
+            # Others who ask for the same page get theirs.
+            return _unreadable(f"its metadata is gone: {location}")
+        try:
+            facts = facts_of(json.loads(content))
+        except _NOT_UNDERSTOOD as error:
+            log.warning("metadata cannot be understood", location=location, error=repr(error))
+            facts = _unreadable(f"its metadata cannot be understood: {location}")
         self._kept[location] = facts
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
@@ -98,6 +124,10 @@ def facts_of(metadata: dict[str, Any]) -> Facts:
     )
 
 
+def _unreadable(why: str) -> Facts:
+    return Facts(columns=(), row_count=0, size_bytes=0, updated_at=None, unreadable=why)
+
+
 def _view_facts(metadata: dict[str, Any]) -> Facts:
     version = current_version(metadata)
     return Facts(
@@ -113,8 +143,27 @@ def _view_facts(metadata: dict[str, Any]) -> Facts:
 def _columns(schemas: list[dict[str, Any]], current: int | None) -> tuple[FoundColumn, ...]:
     schema = next(schema for schema in schemas if schema.get("schema-id") == current)
     return tuple(
-        FoundColumn(field["name"], type_name(field["type"]), not field["required"]) for field in schema["fields"]
+        FoundColumn(
+            field["name"],
+            type_name(field["type"]),
+            not field["required"],
+            unknown_type=next(_unknown(field["type"]), None),
+        )
+        for field in schema["fields"]
     )
+
+
+def _unknown(kind: Any) -> Iterator[str]:
+    """The types in a type that DuckDB does not have."""
+    match kind:
+        case {"type": "struct", "fields": fields}:
+            yield from (name for field in fields for name in _unknown(field["type"]))
+        case {"type": "list", "element": element}:
+            yield from _unknown(element)
+        case {"type": "map", "key": key, "value": value}:
+            yield from (*_unknown(key), *_unknown(value))
+        case _ if type_name(kind) == str(kind):
+            yield str(kind)
 
 
 def _summary(metadata: dict[str, Any]) -> dict[str, str]:
@@ -126,7 +175,7 @@ def _summary(metadata: dict[str, Any]) -> dict[str, str]:
 
 
 def type_name(kind: Any) -> str:
-    """An Iceberg type as DuckDB writes it."""
+    """An Iceberg type as DuckDB writes it; one that DuckDB does not have stays as Iceberg writes it."""
     match kind:
         case {"type": "struct", "fields": fields}:
             inner = ", ".join(f"{_quoted(field['name'])} {type_name(field['type'])}" for field in fields)
@@ -142,7 +191,9 @@ def type_name(kind: Any) -> str:
             return f"DECIMAL({int(precision)},{int(scale)})"
         case str() if kind.startswith("fixed"):
             return "BLOB"
-    raise Internal(f"DuckDB has no type for Iceberg's {kind!r}")
+        case str() if kind.startswith("geometry("):
+            return "GEOMETRY"
+    return str(kind)
 
 
 def _quoted(name: str) -> str:

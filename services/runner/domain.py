@@ -73,6 +73,14 @@ def attempt_of_branch(branch: str) -> tuple[UUID, int] | None:
         return None
 
 
+def follows_others(attempt: int) -> bool:
+    """Whether it closes the branches of earlier attempts of its run, and looks for one of them on main.
+
+    Numbers are given once, and in order: before the first attempt there was none, with a branch or on main.
+    """
+    return attempt > 1
+
+
 def older_branches(branches: Iterable[str], run_id: UUID, attempt: int) -> list[str]:
     """Those of the run's branches that an attempt closes before it writes: older ones, never newer ones."""
     return [name for name in branches if 0 < _attempt_of(name, run_id) < attempt]

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import structlog
+from pydantic import ValidationError
 
 from contracts.names import Qualified
 from contracts.reports import AttemptReport
@@ -42,8 +43,8 @@ async def end_as_found(objects: ObjectStore, pipeline: Qualified, merged: Merged
     try:
         content = await patiently("report", lambda: objects.get(key))
         kept = AttemptReport.model_validate_json(content)
-    except NotFound:
-        log.warning("the report of a merged attempt is gone", key=key)
+    except (NotFound, ValidationError) as error:
+        log.warning("the report of a merged attempt cannot be read", key=key, error=type(error).__name__)
         kept = report.success_without_report(pipeline, merged)
     return report.finished(kept, merged=merged)
 

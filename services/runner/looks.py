@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -38,7 +38,8 @@ from services.runner.problems import AuthorError
 from services.runner.python.source import PYTHON_FILE
 from services.runner.resources import Resources
 from services.runner.watch import Allowance, Broken, watched
-from shared.chunks import send_chunks
+from shared.background import end
+from shared.chunks import left, send_chunks
 from shared.errors import Invalid, NotFound
 from shared.lakehouse.port import MAIN
 from shared.turns import turn
@@ -57,24 +58,23 @@ class Looks:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._free = asyncio.Semaphore(resources.settings.runner_workers)
-        self._never_cancelled = asyncio.Event()
 
     async def preview(self, query: PreviewPipeline) -> Sent:
         """Run a draft, or code sent along, and send what it gives."""
-        async with self._turn():
+        async with self._listened(query.inbox) as is_left, self._turn():
             look = Look(self._resources, query.pipeline, tuple(query.sample_files or ()))
-            said = await self._said(look, await self._preview_order(look, query))
+            said = await self._said(look, await self._preview_order(look, query), is_left)
         if missing := look.samples_not_found:
             raise Invalid(f"no landing zone that {query.pipeline} reads has a sample {missing[0]!r}")
         return await self._send(query.inbox, look.previewed(said))
 
     async def run_tests(self, query: RunTests) -> Sent:
         """Run the tests of a draft on main, and send how they judge it."""
-        async with self._turn():
+        async with self._listened(query.inbox) as is_left, self._turn():
             look = Look(self._resources, query.pipeline)
             files = await look.draft()
             order = files if isinstance(files, Broken) else TestOrder(pipeline=query.pipeline, files=files)
-            said = await self._said(look, order)
+            said = await self._said(look, order, is_left)
         return await self._send(query.inbox, verdicts(said))
 
     async def _preview_order(self, look: "Look", query: PreviewPipeline) -> PreviewOrder | Broken:
@@ -86,14 +86,18 @@ class Looks:
             files = {**files, main: query.code.removeprefix("\ufeff")}
         return PreviewOrder(pipeline=query.pipeline, files=files, limit=query.limit)
 
-    async def _said(self, look: "Look", order: PreviewOrder | TestOrder | Broken) -> "Looked | Tested | Broken":
+    async def _said(
+        self, look: "Look", order: PreviewOrder | TestOrder | Broken, is_left: asyncio.Event
+    ) -> "Looked | Tested | Broken":
         """What a process makes of an order, or why it makes nothing of it."""
         if isinstance(order, Broken):
             return order
+        if is_left.is_set():
+            return Broken(FailureKind.CANCELLED, "nobody waits for it any more")
         try:
             async with self._resources.pool.process() as process:
                 conversing = look.converse(process, order)
-                said = await watched(process, conversing, look.allowance, self._never_cancelled, look.note)
+                said = await watched(process, conversing, look.allowance, is_left, look.note)
                 if isinstance(said, Failed) and said.kind in (FailureKind.INTERNAL, FailureKind.MEMORY):
                     raise look.broken(said)
         except Broken as broken:
@@ -106,6 +110,21 @@ class Looks:
         body = answer.model_dump_json().encode()
         await send_chunks(self._resources.bus, inbox, _once(body))
         return Sent(bytes=len(body))
+
+    @asynccontextmanager
+    async def _listened(self, inbox: str) -> AsyncIterator[asyncio.Event]:
+        """What is set once nobody listens on an inbox any more."""
+        is_left = asyncio.Event()
+
+        async def notice() -> None:
+            await left(self._resources.bus, inbox)
+            is_left.set()
+
+        noticing = asyncio.create_task(notice())
+        try:
+            yield is_left
+        finally:
+            await end({noticing})
 
     def _turn(self) -> AbstractAsyncContextManager[None]:
         refusal = "too many previews are going on already: try again later"

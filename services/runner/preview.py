@@ -12,7 +12,8 @@ from contracts.previews import PreviewColumn, PreviewPhase
 from services.runner.clock import Clock
 from services.runner.compile import Compiled
 from services.runner.engine.binding import Bound
-from services.runner.engine.quality import json_safe, rows_of, run_tests
+from services.runner.engine.quality import run_tests
+from services.runner.engine.samples import json_safe, rows_of
 from services.runner.engine.session import errors_of, limit_memory
 from services.runner.engine.statement import Statement
 from services.runner.frames import Previewed, PreviewOrder, Tested, TestOrder

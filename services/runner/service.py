@@ -19,7 +19,7 @@ from contracts.runs import AttemptFinished, CheckAttempt, ClaimRun, LogWritten, 
 from services.runner import domain
 from services.runner.code import Code
 from services.runner.domain import Work
-from services.runner.frames import Failed, Validated, ValidationOrder
+from services.runner.frames import Failed, FromProcess, Validated, ValidationOrder
 from services.runner.held import HeldRun
 from services.runner.keys import run_keys
 from services.runner.looks import Looks
@@ -35,10 +35,13 @@ from shared.leases import Lease, Taker
 from shared.logs import correlation_id
 from shared.object_store import object_store
 from shared.settings import Settings
+from shared.turns import turn
 
 log = structlog.get_logger()
 
 _VALIDATION_SECONDS: Final = 20.0
+_QUEUE_SECONDS: Final = 8.0
+"""How long files wait for others that are checked; with the time that they take, less than whoever asks waits."""
 _SWEEP_SECONDS: Final = 3600.0
 _GRACE_SECONDS: Final = 3.0
 """How long runs may go on when the runner is told to stop; most are over by then."""
@@ -51,6 +54,8 @@ class Runner:
     resources: Resources
     free: asyncio.Semaphore
     """A place for each worker."""
+    checks: asyncio.Semaphore
+    """As many places for files that are checked: each one takes a process."""
     looks: Looks
     name: str = field(default_factory=lambda: uuid4().hex)
     held: set[HeldRun] = field(default_factory=set)
@@ -68,16 +73,21 @@ class Runner:
             files = await self.resources.code.read(Qualified.parse(query.pipeline), query.files)
         except AuthorError as error:
             return _unreadable(error)
-        try:
-            async with asyncio.timeout(_VALIDATION_SECONDS), self.resources.pool.process() as process:
-                await process.send(ValidationOrder(pipeline=query.pipeline, files=files))
-                answer = await process.receive()
-        except (TimeoutError, ProcessLost) as error:
-            raise Unavailable(f"the files could not be checked within {_VALIDATION_SECONDS:g} s") from error
+        refusal = "too many pipelines are being checked already: try again later"
+        async with turn(self.checks, within_seconds=_QUEUE_SECONDS, otherwise=refusal):
+            answer = await self._checked(ValidationOrder(pipeline=query.pipeline, files=files))
         if isinstance(answer, Failed):
             raise Internal(f"the files could not be checked: {answer.error}")
         assert isinstance(answer, Validated), f"a validation was answered by {answer.type}"
         return answer.validation
+
+    async def _checked(self, order: ValidationOrder) -> FromProcess:
+        try:
+            async with asyncio.timeout(_VALIDATION_SECONDS), self.resources.pool.process() as process:
+                await process.send(order)
+                return await process.receive()
+        except (TimeoutError, ProcessLost) as error:
+            raise Unavailable(f"the files could not be checked within {_VALIDATION_SECONDS:g} s") from error
 
     async def preview_pipeline(self, query: PreviewPipeline) -> Sent:
         """Run code over samples, and send what it gives; nothing is written."""
@@ -172,10 +182,12 @@ async def serve(settings: Settings) -> AsyncIterator[None]:
         run_keys(settings) as keys,
     ):
         resources = Resources(bus, tables, objects, Code(objects), processes, keys, settings)
-        runner = Runner(resources, asyncio.Semaphore(settings.runner_workers), Looks(resources))
+        free, checks = asyncio.Semaphore(settings.runner_workers), asyncio.Semaphore(settings.runner_workers)
+        runner = Runner(resources, free, checks, Looks(resources))
         upkeep = Upkeep(resources, runner.name)
         taker = wire(bus, runner, upkeep)
         bus.check("lakehouse", tables.head)
+        bus.check("object_store", lambda: objects.reach("default/bronze/"))
         jobs = (
             lambda: runner.take_runs(taker),
             lambda: every(_SWEEP_SECONDS, runner.sweep_branches),

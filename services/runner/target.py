@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from pyiceberg.exceptions import ValidationError
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
@@ -44,7 +45,14 @@ class Target:
         """The table on the branch, if it is this pipeline's; another one's is replaced as a whole or not at all."""
         if self.location is None:
             return None
-        table = self.catalog.table_at(self.name, self.location)
+        try:
+            table = self.catalog.table_at(self.name, self.location)
+        except ValidationError as error:
+            what = str(error).partition("\n")[0]
+            raise WorkFailed(
+                FailureKind.SCHEMA,
+                f"table {str(self.name)!r} is as only another engine makes them, and cannot be written: {what}",
+            ) from error
         if table.properties.get(PIPELINE_ID, str(self.pipeline_id)) == str(self.pipeline_id):
             return table
         if strategy != Strategy.FULL_REFRESH:

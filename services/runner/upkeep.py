@@ -17,7 +17,7 @@ import structlog
 
 from contracts.maintenance import ClaimUpkeep, CollectedFiles, CollectFiles, EndUpkeep, UpkeepClaimed, UpkeepJob
 from contracts.names import Qualified
-from services.runner.domain import UPKEEP_BRANCHES, may_interrupt
+from services.runner.domain import UPKEEP_BRANCHES, FailureKind, may_interrupt
 from services.runner.frames import (
     AskLocations,
     AskMove,
@@ -35,6 +35,7 @@ from services.runner.locating import locate
 from services.runner.moving import move
 from services.runner.pool import Process, ProcessLost
 from services.runner.resources import Resources
+from services.runner.watch import Allowance, Broken, watched
 from shared.background import background, every, happens
 from shared.errors import RatError
 from shared.lakehouse.port import MAIN, BranchClosed, MergeConflict
@@ -144,15 +145,31 @@ class Upkeep:
 
     async def _compact(self, table: Qualified) -> bool:
         """Let a process write the small files anew, and put them on main; False where there is nothing to do."""
-        async with self.resources.pool.process() as process:
-            lent = Lending(self.resources.keys, process, name=f"compact-{table}"[:64], zones_of=set(), writes=table)
-            try:
-                return await self._converse(process, table, lent)
-            finally:
-                await lent.end()
+        allowance = Allowance(
+            self.resources.pool.memory_limit_bytes,
+            timeout_seconds=self.resources.settings.compaction_timeout_seconds,
+            timeout_name="compaction_timeout_seconds",
+            phase="compaction",
+        )
+        try:
+            async with self.resources.pool.process() as process:
+                said = await watched(process, self._converse(process, table), allowance, asyncio.Event(), log.info)
+        except Broken as broken:
+            said = broken
+        if isinstance(said, Broken):
+            log.warning("a compaction was broken off", table=str(table), error=said.message)
+            return False
+        return said
 
-    async def _converse(self, process: Process, table: Qualified, lent: Lending) -> bool:
-        """Give a process its order, and put what it has written on main."""
+    async def _converse(self, process: Process, table: Qualified) -> bool:
+        """Give a process its order, with keys for it, and put what it has written on main."""
+        lent = Lending(self.resources.keys, process, name=f"compact-{table}"[:64], zones_of=set(), writes=table)
+        try:
+            return await self._rewrite(process, table, lent)
+        finally:
+            await lent.end()
+
+    async def _rewrite(self, process: Process, table: Qualified, lent: Lending) -> bool:
         began = perf_counter()
         order = CompactOrder(table=str(table), at_least=self.resources.settings.compaction_min_files)
         await lent.give()
@@ -162,6 +179,9 @@ class Upkeep:
                 is_merged = await self._put_on_main(process, table)
             case NotCompacted():
                 return False
+            case Failed(kind=FailureKind.INTERNAL | FailureKind.MEMORY as kind, error=error):
+                # Who knows what state the process is in.
+                raise Broken(kind, error)
             case Failed(error=error):
                 log.warning("a table could not be compacted", table=str(table), error=error)
                 return False

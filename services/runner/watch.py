@@ -122,13 +122,14 @@ async def _reason_to_stop(process: Process, allowance: Allowance, cancelled: asy
 async def _stop(process: Process, conversation: asyncio.Task[Any]) -> bool:
     """Interrupt what a process does, and say whether it stopped by that.
 
-    An interrupt between two statements is of no consequence: it is repeated.
+    An interrupt between two statements is of no consequence: it is repeated. A process that reads nothing is not waited
+    for any longer.
     """
-    deadline = perf_counter() + _GRACE_SECONDS
-    while not conversation.done() and perf_counter() < deadline:
-        try:
-            await process.send(Interrupt())
-        except ProcessLost:
-            return False
-        await asyncio.wait({conversation}, timeout=_INTERRUPT_SECONDS)
+    try:
+        async with asyncio.timeout(_GRACE_SECONDS):
+            while not conversation.done():
+                await process.send(Interrupt())
+                await asyncio.wait({conversation}, timeout=_INTERRUPT_SECONDS)
+    except (ProcessLost, TimeoutError):
+        return False
     return conversation.done() and not conversation.cancelled() and conversation.exception() is None

@@ -232,8 +232,7 @@ class Working:
         step = domain.after_check(state)
         if not isinstance(step, Work):
             raise Halted(step)
-        # Before the first attempt there was none, with a branch or on main.
-        if attempt.attempt > 1:
+        if domain.follows_others(attempt.attempt):
             await self._end_earlier_attempts()
         self.journal.phase(phase_since(began, "branch", branch=self._branch, base=self.base))
         self.journal.log(f"attempt {attempt.attempt} works on branch {self._branch}, made from snapshot {self.base}")

@@ -1,5 +1,6 @@
 """The rules of schedules: which runs are due, and when the next one is (`triggers.md`, Schedules)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -9,7 +10,7 @@ from uuid import UUID
 from contracts.messages import derived_id
 from contracts.runs import Overlap, RunRequested
 from contracts.schedules import CreateSchedule, Missed, UpdateSchedule
-from services.scheduler.timetable import Timetable, timetable
+from services.scheduler.timetable import Timetable, problem, timetable
 from shared.errors import Invalid
 
 UPCOMING: Final = 5
@@ -51,10 +52,7 @@ def new_schedule(query: CreateSchedule, pipeline_id: UUID, now: datetime) -> Sch
 
 def changed_schedule(schedule: ScheduleState, query: UpdateSchedule, now: datetime) -> ScheduleState:
     """The schedule with what is given; times that are due already stay due unless it says when anew."""
-    times = timetable(
-        schedule.timetable.cron if query.cron is None else query.cron,
-        schedule.timetable.timezone if query.timezone is None else query.timezone,
-    )
+    times = _changed_times(schedule, query)
     missed = query.missed or schedule.missed
     changed = replace(
         schedule,
@@ -66,6 +64,12 @@ def changed_schedule(schedule: ScheduleState, query: UpdateSchedule, now: dateti
     if changed.timetable == schedule.timetable and changed.enabled == schedule.enabled:
         return changed
     return replace(changed, next_run_at=times.next_after(now) if changed.enabled else None)
+
+
+def problems(schedules: Iterable[ScheduleState]) -> dict[UUID, str]:
+    """Those of these schedules whose times cannot be worked out, and why."""
+    found = {schedule.id: problem(schedule.timetable) for schedule in schedules}
+    return {schedule_id: why for schedule_id, why in found.items() if why is not None}
 
 
 def due_runs(schedule: ScheduleState, now: datetime) -> tuple[RunRequested, ...]:
@@ -94,6 +98,16 @@ def upcoming(times: Timetable, next_run_at: datetime | None) -> list[datetime]:
     if next_run_at is None:
         return []
     return list(islice(times.times_after(next_run_at), UPCOMING))
+
+
+def _changed_times(schedule: ScheduleState, query: UpdateSchedule) -> Timetable:
+    """When it runs now. One whose times cannot be worked out any more can still be disabled."""
+    if query.cron is None and query.timezone is None and not query.enabled:
+        return schedule.timetable
+    return timetable(
+        schedule.timetable.cron if query.cron is None else query.cron,
+        schedule.timetable.timezone if query.timezone is None else query.timezone,
+    )
 
 
 def _due_times(schedule: ScheduleState, first: datetime, now: datetime, count: int) -> tuple[datetime, ...]:

@@ -1,14 +1,15 @@
 """The scheduler service: runs are asked for by the clock."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
 
 import asyncpg
+import structlog
 
 from contracts.messages import utc_now
 from contracts.pipelines import FindPipeline, PipelineRemoved
@@ -32,6 +33,8 @@ from shared.outbox import emit, relay
 from shared.pages import cursor_after, fitting
 from shared.settings import Settings
 
+log = structlog.get_logger()
+
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 _ASKED_AT_A_TIME: Final = 50
 """Schedules that one transaction advances: the first requests of many leave while the others are worked out."""
@@ -45,6 +48,8 @@ class Scheduler:
 
     db: asyncpg.Pool
     bus: Bus
+    told: dict[UUID, str] = field(default_factory=dict)
+    """Schedules that are due and cannot run, and why, as the log has it."""
 
     async def remember_run(self, event: RunFinished) -> None:
         """Show a run as the last one of the schedule that asked for it."""
@@ -96,18 +101,31 @@ class Scheduler:
             raise _missing(query.schedule_id)
 
     async def ask_for_due_runs(self) -> datetime | None:
-        """Ask for every run that is due, and say when the next one will be."""
+        """Ask for every run that is due, and say when the next one will be.
+
+        A schedule whose times cannot be worked out is left as it is, for when they can be again.
+        """
+        left: dict[UUID, str] = {}
         while True:
             async with transaction(self.db) as connection:
                 now = utc_now()
-                due = await store.lock_due(connection, now, _ASKED_AT_A_TIME)
-                if due:
+                found = await store.lock_due(connection, now, _ASKED_AT_A_TIME, list(left))
+                left |= domain.problems(found)
+                if due := [schedule for schedule in found if schedule.id not in left]:
                     requests = [request for schedule in due for request in domain.due_runs(schedule, now)]
                     await store.advance(connection, [domain.advanced(schedule, now) for schedule in due])
                     await store.note_asked(connection, requests, now)
                     await emit(connection, *requests)
-            if len(due) < _ASKED_AT_A_TIME:
-                return await store.next_due(self.db)
+            if len(found) < _ASKED_AT_A_TIME:
+                self._tell_of(left)
+                return await store.next_due(self.db, list(left))
+
+    def _tell_of(self, problems: Mapping[UUID, str]) -> None:
+        """Log the problems that schedules have, each once for as long as it lasts."""
+        for schedule_id, problem in problems.items() - self.told.items():
+            log.error("a schedule does not run", schedule_id=str(schedule_id), problem=problem)
+        self.told.clear()
+        self.told.update(problems)
 
 
 def _found(found: T | None, schedule_id: UUID) -> T:

@@ -1,6 +1,6 @@
 """The SQL of schedules."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from contracts.paging import PageRequest
 from contracts.runs import Overlap, RunRequested, run_id_for
 from contracts.schedules import Missed, Schedule
 from services.scheduler.domain import ScheduleState, upcoming
-from services.scheduler.timetable import Timetable
+from services.scheduler.timetable import Timetable, problem
 from shared.database import Connection
 
 Executor = Connection | asyncpg.Pool
@@ -103,19 +103,23 @@ async def lock_one(db: Connection, schedule_id: UUID) -> ScheduleState | None:
     return _state(row) if row else None
 
 
-async def lock_due(db: Connection, now: datetime, limit: int) -> list[ScheduleState]:
-    """Schedules that are due, locked until the transaction ends; those that others hold are left to them."""
+async def lock_due(db: Connection, now: datetime, limit: int, left: Collection[UUID]) -> list[ScheduleState]:
+    """Schedules that are due but for those that are left aside, locked until the transaction ends.
+
+    Those that others hold are left to them.
+    """
     rows = await db.fetch(
         f"""
         select {_STATE}
         from schedules
-        where next_run_at <= $1
+        where next_run_at <= $1 and id <> all($3)
         order by next_run_at
         limit $2
         for update skip locked
         """,
         now,
         limit,
+        left,
     )
     return [_state(row) for row in rows]
 
@@ -176,9 +180,9 @@ async def forget_asked(db: Executor, run_id: UUID) -> None:
     await db.execute("delete from asked_runs where run_id = $1", run_id)
 
 
-async def next_due(db: Executor) -> datetime | None:
-    """When the next schedule is due."""
-    due: datetime | None = await db.fetchval("select min(next_run_at) from schedules")
+async def next_due(db: Executor, left: Collection[UUID]) -> datetime | None:
+    """When the next schedule is due that is not left aside."""
+    due: datetime | None = await db.fetchval("select min(next_run_at) from schedules where id <> all($1)", left)
     return due
 
 
@@ -189,7 +193,9 @@ async def notify_due(db: Executor) -> None:
 
 def _shown(row: Any) -> Schedule:
     times = Timetable(row["cron"], row["timezone"])
-    return Schedule.model_validate({**row, "upcoming": upcoming(times, row["next_run_at"])})
+    why = problem(times)
+    following = [] if why else upcoming(times, row["next_run_at"])
+    return Schedule.model_validate({**row, "upcoming": following, "problem": why})
 
 
 def _state(row: Any) -> ScheduleState:

@@ -109,6 +109,15 @@ def timetable(cron: str, timezone: str) -> Timetable:
     return checked
 
 
+def problem(times: Timetable) -> str | None:
+    """Why the times cannot be worked out that once could be: an update of the time zones has taken theirs away."""
+    try:
+        timetable(times.cron, times.timezone)
+    except Invalid as error:
+        return error.message
+    return None
+
+
 def _check_timezone(timezone: str) -> None:
     try:
         ZoneInfo(timezone)

@@ -1,23 +1,26 @@
 """Manifests and lists of them as Avro files: PyIceberg's own, but what follows from a schema is worked out once.
 
 PyIceberg translates the schema of a file, and builds what reads or writes it, anew for each file. That is nearly all
-that a small manifest costs, and a commit reads two such files and writes two.
+that a small manifest costs, and a commit reads two such files and writes two. What a large one costs is to write each
+of its data files, most of which were read from another: those are written as they were.
 """
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cache, lru_cache
+from itertools import chain, count
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from pyiceberg.avro.codecs import AVRO_CODEC_KEY
-from pyiceberg.avro.decoder import new_decoder
-from pyiceberg.avro.file import MAGIC, META_SCHEMA, SYNC_SIZE, AvroFile, AvroFileHeader, AvroOutputFile
-from pyiceberg.avro.reader import Reader
+from pyiceberg.avro.decoder import BinaryDecoder, new_decoder
+from pyiceberg.avro.encoder import BinaryEncoder
+from pyiceberg.avro.file import MAGIC, META_SCHEMA, SYNC_SIZE, AvroFileHeader, AvroOutputFile
+from pyiceberg.avro.reader import Reader, StructReader
 from pyiceberg.avro.resolver import construct_reader, construct_writer, resolve_reader
-from pyiceberg.avro.writer import Writer
+from pyiceberg.avro.writer import StructWriter, Writer
 from pyiceberg.io import InputFile, OutputFile
 from pyiceberg.manifest import (
     MANIFEST_ENTRY_SCHEMAS,
@@ -51,10 +54,25 @@ _SCHEMA_KEY: Final = "avro.schema"
 _KEPT: Final = 256
 """Schemas: tables that are partitioned alike have the same, and those that are not at all."""
 
+
+class _NamedFile(DataFile):
+    """A data file that a manifest names."""
+
+    schema: str
+    """Of that manifest."""
+    place: slice
+    """Where it is in its block."""
+    written: bytes
+    """What stands there."""
+
+
 _READ_TYPES: Final[Mapping[Kind, dict[int, Callable[..., StructProtocol]]]] = {
-    "manifest_entry": {-1: ManifestEntry, 2: DataFile},
+    "manifest_entry": {-1: ManifestEntry, 2: _NamedFile},
     "manifest_file": {-1: ManifestFile, 508: PartitionFieldSummary},
 }
+_DATA_FILE: Final = 4
+"""The place of the data file in an entry of a manifest."""
+
 _READ_ENUMS: Final[Mapping[Kind, dict[int, Callable[..., Enum]]]] = {
     "manifest_entry": {0: ManifestEntryStatus, 101: FileFormat, 134: DataFileContent},
     "manifest_file": {517: ManifestContent},
@@ -66,16 +84,19 @@ _READ_ENUMS: Final[Mapping[Kind, dict[int, Callable[..., Enum]]]] = {
 
 def read_manifest_list(file: InputFile) -> list[ManifestFile]:
     """The manifests on a list."""
-    return _records(file, "manifest_file")
+    return [manifest for block in _blocks(file, "manifest_file") for manifest in block.records()]
 
 
 def read_manifest(file: InputFile, manifest: ManifestFile) -> list[ManifestEntry]:
     """The entries of a manifest that name files which the table has, with what they inherit from the manifest."""
-    entries: list[ManifestEntry] = _records(file, "manifest_entry")
-    live = [entry for entry in entries if entry.status is not ManifestEntryStatus.DELETED]
-    for entry in live:
-        _inherit(entry, manifest)
-    return live
+    entries: list[ManifestEntry] = []
+    for block in _blocks(file, "manifest_entry"):
+        for entry in block.records():
+            if entry.status is not ManifestEntryStatus.DELETED:
+                entry.data_file.schema, entry.data_file.written = block.schema, block.content[entry.data_file.place]
+                _inherit(entry, manifest)
+                entries.append(entry)
+    return entries
 
 
 def _inherit(entry: ManifestEntry, manifest: ManifestFile) -> None:
@@ -90,24 +111,36 @@ def _inherit(entry: ManifestEntry, manifest: ManifestFile) -> None:
             entry.file_sequence_number = manifest.sequence_number
 
 
-def _records(file: InputFile, kind: Kind) -> list[Any]:
-    with _Records[Any](file, kind) as records:
-        return list(records)
+@dataclass(frozen=True)
+class _Block:
+    """Records that stand together in an Avro file."""
+
+    schema: str
+    """Of the file, as JSON."""
+    kind: Kind
+    count: int
+    content: bytes
+
+    def records(self) -> Iterator[Any]:
+        decoder, reader = new_decoder(self.content), _reader(self.schema, self.kind)
+        return (reader.read(decoder) for _ in range(self.count))
 
 
-class _Records(AvroFile[R]):
-    """An Avro file that is read."""
-
-    def __init__(self, input_file: InputFile, kind: Kind) -> None:
-        super().__init__(input_file)
-        self._kind = kind
-
-    def __enter__(self) -> "_Records[R]":
-        with self.input_file.open() as stream:
-            self.decoder = new_decoder(stream.read())
-        self.header = _header_reader().read(self.decoder)
-        self.reader = _reader(self.header.meta[_SCHEMA_KEY], self._kind)
-        return self
+def _blocks(file: InputFile, kind: Kind) -> Iterator[_Block]:
+    """What follows the header of an Avro file (Avro's specification, Object Container Files)."""
+    with file.open() as stream:
+        decoder = new_decoder(stream.read())
+    header = _header_reader().read(decoder)
+    codec = header.compression_codec()
+    while True:
+        try:
+            count = decoder.read_int()
+        except EOFError:
+            return
+        content = decoder.read_bytes()
+        yield _Block(header.meta[_SCHEMA_KEY], kind, count, codec.decompress(content) if codec else content)
+        if (found := decoder.read(SYNC_SIZE)) != header.sync:
+            raise ValueError(f"{file.location}: a block ends with {found!r}, and not with {header.sync!r}")
 
 
 @cache
@@ -120,7 +153,28 @@ def _reader(schema: str, kind: Kind) -> Reader:
     """What reads the records of files with this schema, as JSON."""
     wanted = MANIFEST_ENTRY_SCHEMAS if kind == "manifest_entry" else MANIFEST_LIST_FILE_SCHEMAS
     written = AvroSchemaConversion().avro_to_iceberg(json.loads(schema))
-    return resolve_reader(written, wanted[_VERSION], _READ_TYPES[kind], _READ_ENUMS[kind])
+    reader = resolve_reader(written, wanted[_VERSION], _READ_TYPES[kind], _READ_ENUMS[kind])
+    if kind == "manifest_file":
+        return reader
+    assert isinstance(reader, StructReader), "an entry of a manifest is a struct"
+    fields = [(place, _FileReader(field) if place == _DATA_FILE else field) for place, field in reader.field_readers]
+    return StructReader(tuple(fields), reader.create_struct, reader.struct)
+
+
+class _FileReader(Reader):
+    """Reads a data file, and notes where it stands."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def read(self, decoder: BinaryDecoder) -> _NamedFile:
+        begin = decoder.tell()
+        file: _NamedFile = self._reader.read(decoder)
+        file.place = slice(begin, decoder.tell())
+        return file
+
+    def skip(self, decoder: BinaryDecoder) -> None:
+        self._reader.skip(decoder)
 
 
 # Writing
@@ -165,7 +219,13 @@ class _Layout:
 @lru_cache(_KEPT)
 def _layout_of_manifest(partition: StructType) -> _Layout:
     data_file = data_file_with_partition(partition, _VERSION)
-    return _layout(manifest_entry_schema_with_data_file(_VERSION, data_file), "manifest_entry")
+    layout = _layout(manifest_entry_schema_with_data_file(_VERSION, data_file), "manifest_entry")
+    assert isinstance(layout.writer, StructWriter), "an entry of a manifest is a struct"
+    fields = [
+        (place, _FileWriter(field, layout.header) if place == _DATA_FILE else field)
+        for place, field in layout.writer.field_writers
+    ]
+    return replace(layout, writer=StructWriter(tuple(fields)))
 
 
 @cache
@@ -174,8 +234,41 @@ def _layout_of_list() -> _Layout:
 
 
 def _layout(schema: Schema, kind: Kind) -> _Layout:
-    header = json.dumps(AvroSchemaConversion().iceberg_to_avro(schema, schema_name=kind))
-    return _Layout(schema, header, construct_writer(schema))
+    avro = AvroSchemaConversion().iceberg_to_avro(schema, schema_name=kind)
+    return _Layout(schema, json.dumps(_named_once(avro, set())), construct_writer(schema))
+
+
+def _named_once(avro: Any, taken: set[str]) -> Any:
+    """The schema with a name of its own for each fixed type: Avro has a name defined once (its specification, Names).
+
+    PyIceberg defines `decimal_9_2` for each partition field that is one. Iceberg goes by the ids of fields.
+    """
+    match avro:
+        case {"type": "fixed", "name": str(name)}:
+            names = chain([name], (f"{name}_{number}" for number in count(2)))
+            own = next(free for free in names if free not in taken)
+            taken.add(own)
+            return {**avro, "name": own}
+        case dict():
+            return {key: _named_once(value, taken) for key, value in avro.items()}
+        case list():
+            return [_named_once(value, taken) for value in avro]
+        case _:
+            return avro
+
+
+@dataclass(frozen=True)
+class _FileWriter(Writer):
+    """Writes a data file: one that another manifest of the same schema names, as it stands there."""
+
+    writer: Writer
+    schema: str
+
+    def write(self, encoder: BinaryEncoder, file: DataFile) -> None:
+        if isinstance(file, _NamedFile) and file.schema == self.schema:
+            encoder.write(file.written)
+        else:
+            self.writer.write(encoder, file)
 
 
 class _Output(AvroOutputFile[R]):

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import structlog
+from pyiceberg.exceptions import ValidationError
 from pyiceberg.manifest import ManifestFile, read_manifest_list
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table.metadata import TableMetadata
@@ -26,6 +28,8 @@ from shared.errors import Conflict
 from shared.lakehouse.files import TableFiles
 from shared.lakehouse.port import Lakehouse, Relation, RelationKind
 from shared.object_store import ObjectStore, Version
+
+log = structlog.get_logger()
 
 _AT_ONCE: Final = 8
 _FILE: Final = re.compile(r"(?P<table>[^/]+/[^/]+/[^/]+)/.*(?:data|metadata)/.*")
@@ -79,8 +83,8 @@ async def find_surplus(
     # Branches before main's log: what is merged meanwhile is seen on the one or on the other.
     live = await lakehouse.live_metadata()
     past = await lakehouse.past_metadata(None if history is None else now - history)
-    needed = await asyncio.to_thread(_needed, files, live, past - live)
-    surplus = [version for version in listed if version.key not in needed]
+    needed, strange = await asyncio.to_thread(_needed, files, live, past - live)
+    surplus = [version for version in listed if version.key not in needed and _table_of(version.key) not in strange]
     old = [version for version in surplus if version.modified_at < now - grace]
     return Surplus(old, needed=len(listed) - len(surplus), young=len(surplus) - len(old))
 
@@ -114,8 +118,8 @@ def _table_of(key: str) -> str:
     return ".".join(key.split("/")[:3])
 
 
-def _needed(files: TableFiles, live: Collection[Relation], past: Collection[Relation]) -> set[str]:
-    """The keys of all files that these tables and views consist of."""
+def _needed(files: TableFiles, live: Collection[Relation], past: Collection[Relation]) -> tuple[set[str], set[str]]:
+    """The keys of all files that these tables and views consist of, and tables of which nobody here can tell."""
     # A view is its metadata file, and nothing else.
     needed = {found.location for found in (*live, *past) if found.kind is RelationKind.VIEW}
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -125,8 +129,12 @@ def _needed(files: TableFiles, live: Collection[Relation], past: Collection[Rela
             *(found for found in threads.map(lambda location: _past_metadata(files, location), _tables(past)) if found),
         ]
         lists: set[str] = set()
+        strange: set[str] = set()
         for location, table in metadata:
             needed.add(location)
+            if table is None:
+                strange.add(_table_of(_key(location)))
+                continue
             lists.update(snapshot.manifest_list for snapshot in table.snapshots)
             needed.update(statistics.statistics_path for statistics in table.statistics)
             needed.update(statistics.statistics_path for statistics in table.partition_statistics)
@@ -137,22 +145,31 @@ def _needed(files: TableFiles, live: Collection[Relation], past: Collection[Rela
         }
         for paths in threads.map(lambda manifest: _data_files(files, manifest), manifests.values()):
             needed.update(paths)
-    return {_key(location) for location in needed | lists | manifests.keys()}
+    return {_key(location) for location in needed | lists | manifests.keys()}, strange
 
 
 def _tables(relations: Iterable[Relation]) -> list[str]:
     return [found.location for found in relations if found.kind is RelationKind.TABLE]
 
 
-def _metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata]:
+def _metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata | None]:
     with _needed_by("a table on main or on a branch", location):
-        return location, FromInputFile.table_metadata(files.new_input(location))
+        return location, _understood(files, location)
 
 
-def _past_metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata] | None:
+def _past_metadata(files: TableFiles, location: str) -> tuple[str, TableMetadata | None] | None:
     try:
-        return location, FromInputFile.table_metadata(files.new_input(location))
+        return location, _understood(files, location)
     except FileNotFoundError:
+        return None
+
+
+def _understood(files: TableFiles, location: str) -> TableMetadata | None:
+    """The metadata; None where only a newer engine can read it, and so knows what the table needs."""
+    try:
+        return FromInputFile.table_metadata(files.new_input(location))
+    except (ValidationError, ValueError) as error:
+        log.warning("nothing of a table is collected", location=location, error=str(error).partition("\n")[0])
         return None
 
 

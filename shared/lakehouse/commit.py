@@ -249,7 +249,10 @@ def _second_version(metadata: TableMetadata) -> TableMetadataV2:
         case TableMetadataV2():
             return metadata
         case _:
-            raise Conflict(f"the table at {metadata.location} has version {metadata.format_version}, not 2")
+            raise Conflict(
+                f"the table at {metadata.location} has Iceberg's format version {metadata.format_version}, as another"
+                " engine made it: it can be read, but only version 2 is written"
+            )
 
 
 def _changes(

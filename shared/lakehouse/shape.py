@@ -18,7 +18,6 @@ from pyiceberg.types import (
     MapType,
     NestedField,
     StructType,
-    UUIDType,
 )
 
 
@@ -41,19 +40,11 @@ def partitioned(fields: Sequence[tuple[str, str]], schema: Schema, specs: Sequen
     last = max((spec.last_assigned_field_id for spec in specs), default=PARTITION_FIELD_ID_START - 1)
     numbers = count(last + 1)
     made: list[PartitionField] = []
-    fixed: dict[str, str] = {}
     for column, name in fields:
         source = schema.find_field(column)
         transform = parse_transform(name)
         if not source.field_type.is_primitive or not transform.can_transform(source.field_type):
             raise ValueError(f"column {column!r} is {source.field_type}, which cannot be partitioned by {name}")
-        kind = transform.result_type(source.field_type)
-        if isinstance(kind, DecimalType | UUIDType) and str(kind) in fixed:
-            # PyIceberg writes no manifest of them that is valid Avro, and DuckDB dies of reading it.
-            raise ValueError(
-                f"columns {fixed[str(kind)]!r} and {column!r} are both {kind}: one field of that type at most"
-            )
-        fixed[str(kind)] = column
         field = known.get((source.field_id, str(transform)))
         number = field.field_id if field is not None else next(numbers)
         taken = {one.name for one in schema.fields if one.name != column} | {one.name for one in made}

@@ -17,7 +17,7 @@ from shared.lakehouse.files import TableFiles
 from shared.lakehouse.port import MAIN, Lakehouse
 from shared.object_store import ObjectStore
 from tests.stacks import StackIn
-from tests.tables import Catalogs, append, merged, new_branch, read, rows
+from tests.tables import Catalogs, append, merged, new_branch, read, rows, upgraded
 from tests.waiting import eventually
 
 AT_ONCE = timedelta(0)
@@ -156,6 +156,25 @@ async def test_nothing_is_collected_when_a_file_is_missing_that_tells_what_is_ne
 
     await objects.put(key, content)
     await find_surplus(lake, objects, files(), grace=AT_ONCE)
+
+
+async def test_a_table_that_only_a_newer_engine_understands_is_left_alone(
+    lake: Lakehouse, on: Catalogs, objects: ObjectStore, files: Callable[[], TableFiles], table: Qualified
+) -> None:
+    other = Qualified("test", "bronze", f"{table.name}_other")
+    for name in (table, other):
+        await merged(lake, on, name, 1)
+        left = await new_branch(lake)
+        append(on(left), name, 2)
+        await lake.delete_branch(left)
+    await upgraded(lake, objects, table, new_column="variant")
+    before = await keys(objects, table)
+
+    surplus = await collected(lake, objects, files())
+
+    assert await keys(objects, table) == before
+    assert of_table(surplus.report(), table) == 0
+    assert of_table(surplus.report(), other) > 0
 
 
 async def test_collecting_while_runs_go_on_removes_nothing_that_they_need(

@@ -32,6 +32,7 @@ from contracts.landing import (
     RemoveZone,
     RetryFile,
     Zone,
+    ZoneBlank,
 )
 from contracts.messages import utc_now
 from contracts.pipelines import NamespaceRemoved
@@ -40,6 +41,7 @@ from services.ingest.service import serve
 from shared.errors import AlreadyExists, Conflict, Invalid, NotFound
 from shared.object_store import MEBIBYTE, object_store
 from tests.client import unique
+from tests.hearing import heard_all
 from tests.landing import Neighbours, Pipeline, infra_client, neighbours, put_many
 from tests.waiting import eventually
 
@@ -99,8 +101,7 @@ async def test_a_zone_is_made_shown_changed_listed_and_removed(they: Neighbours)
 
 
 async def test_zones_of_which_there_is_much_to_tell_come_in_more_pages(they: Neighbours) -> None:
-    namespace = unique("ns")
-    they.namespaces.add(namespace)
+    namespace = they.namespace()
     columns = ", ".join(f"column_{number} varchar" for number in range(3000))
     made = [
         await they.gateway.ask(CreateZone(namespace=namespace, name=f"zone_{number:02}", expected_schema=columns))
@@ -147,11 +148,10 @@ async def test_a_removed_zone_takes_its_files_with_it_and_leaves_its_name(they: 
 
 
 async def test_zones_go_with_their_namespace(they: Neighbours) -> None:
-    namespace = unique("ns")
-    they.namespaces.add(namespace)
+    namespace = they.namespace()
     zone = await they.zone(namespace=namespace)
 
-    await they.catalog.publish(NamespaceRemoved(namespace=namespace))
+    await they.catalog.publish(NamespaceRemoved(namespace=namespace, namespace_id=they.namespaces[namespace]))
 
     async def is_gone() -> bool:
         return (await they.gateway.ask(ListZones(namespace=namespace))).total == 0
@@ -164,10 +164,12 @@ async def test_zones_go_with_their_namespace(they: Neighbours) -> None:
 async def test_zones_of_a_new_namespace_of_the_name_stay_when_the_end_of_the_old_one_is_heard_late(
     they: Neighbours,
 ) -> None:
-    namespace = unique("ns")
-    they.namespaces.add(namespace)
+    namespace = they.namespace()
     old = await they.zone(namespace=namespace)
-    removed = NamespaceRemoved(namespace=namespace)
+    # By a clock that is far ahead of everybody else's.
+    ahead = utc_now() + timedelta(days=1)
+    removed = NamespaceRemoved(namespace=namespace, namespace_id=they.namespaces[namespace], occurred_at=ahead)
+    they.namespaces[namespace] = uuid4()
     new = await they.zone(namespace=namespace)
 
     await they.catalog.publish(removed)
@@ -178,6 +180,32 @@ async def test_zones_of_a_new_namespace_of_the_name_stay_when_the_end_of_the_old
         return old not in zones
 
     await eventually(left)
+
+
+async def test_a_zone_that_is_made_while_its_namespace_is_deleted_is_none(they: Neighbours) -> None:
+    namespace = they.namespace()
+    removed = NamespaceRemoved(namespace=namespace, namespace_id=they.namespaces[namespace])
+
+    async def delete() -> None:
+        await they.catalog.publish(removed)
+        await heard_all(they.settings, "ingest", NamespaceRemoved)
+
+    they.when_found = delete
+
+    with pytest.raises(NotFound, match=f"namespace '{namespace}' was deleted"):
+        await they.zone(namespace=namespace)
+
+    assert (await they.gateway.ask(ListZones(namespace=namespace))).total == 0
+
+
+async def test_what_a_zone_need_not_say_can_be_cleared(they: Neighbours) -> None:
+    name = unique("orders")
+    query = CreateZone(namespace="default", name=name, owner="ana", processed_max_age_days=7, description="of a shop")
+    await they.gateway.ask(query)
+
+    cleared = await they.gateway.ask(ChangeZone(namespace="default", name=name, cleared=frozenset(ZoneBlank)))
+
+    assert (cleared.owner, cleared.processed_max_age_days, cleared.description) == (None, None, "of a shop")
 
 
 # Arrivals

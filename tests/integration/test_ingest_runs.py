@@ -18,8 +18,10 @@ from contracts.pipelines import PipelineRemoved
 from contracts.runs import RunOutcome, RunStatus
 from infra.stacks.stack import Stack
 from services.ingest.service import serve
+from shared.database import database
 from shared.errors import NotFound
 from tests.landing import Neighbours, keys, neighbours, orders, processed, put_many, zone_with
+from tests.refusing import behind_a_door
 from tests.waiting import eventually
 
 ALL, NEW = ZoneForm.ALL, ZoneForm.NEW
@@ -300,6 +302,40 @@ async def test_exactly_what_a_run_has_read_is_archived(they: Neighbours) -> None
     assert (file.state, file.processed_by) == (FileState.PROCESSED, run_id)
     assert file.s3_path == f"default/landing/{zone.name}/{archived}"
     assert names(await they.claim(uuid4(), orders(), zone, ALL)) == ["late.csv"]
+
+
+async def test_a_file_that_the_store_does_not_copy_is_left_alone_for_a_while_and_holds_up_no_other(
+    stack: Stack,
+) -> None:
+    async with behind_a_door(stack.settings) as (through, door), neighbours(stack.settings) as they, serve(through):
+        zone, pipeline, run_id = await zone_with(they, "a.csv", "b.csv"), orders(), uuid4()
+        stuck, moved = f"_processed/{run_id}/a.csv", f"_processed/{run_id}/b.csv"
+        door.status, door.code = 500, b"InternalError"
+        door.refuses = lambda method, path: method == "PUT" and path.endswith(stuck)
+        await they.publish(pipeline, zone, archives=True)
+        await they.claim(run_id, pipeline, zone)
+
+        await they.finish(run_id, pipeline)
+
+        [said] = await eventually(lambda: processed(they, run_id))
+        assert said["zones"] == [{"namespace": "default", "zone": zone.name, "files": 2, "archived": 1}]
+        kept = (await they.files(zone))["a.csv"]
+        assert (kept.state, kept.s3_path) == (FileState.PROCESSED, f"default/landing/{zone.name}/a.csv")
+        assert "it cannot be archived: the object store refused" in (kept.reason or "")
+        refused = len(door.refused)
+        other, follower = await zone_with(they, "c.csv"), orders()
+        await they.publish(follower, other, archives=True)
+        assert await they.reads(follower, other) == ["c.csv"]
+        await eventually(lambda: they.is_archived(other, "c.csv"))
+        assert len(door.refused) == refused
+
+        door.refuses = lambda method, path: False
+        async with database(stack.settings, "ingest", None) as tables:
+            await tables.execute("update landing_files set archive_again_at = now() where id = $1", kept.id)
+        await they.publish(follower, other, archives=True, version=2)
+        await eventually(lambda: they.is_archived(zone, "a.csv"))
+        assert (await they.files(zone))["a.csv"].reason is None
+        assert {stuck, moved} <= await keys(they, zone)
 
 
 async def test_a_file_is_archived_once_every_published_reader_has_read_it(they: Neighbours) -> None:

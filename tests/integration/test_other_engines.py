@@ -1,4 +1,4 @@
-"""A table on main is read the same by an engine that knows nothing of RAT, from its metadata file alone."""
+"""Other engines read tables on main, each from its metadata file alone, and what they make is read here."""
 
 from datetime import date, datetime
 from decimal import Decimal
@@ -7,10 +7,14 @@ import polars
 import pytest
 
 from contracts.names import Qualified
+from contracts.runs import ErrorKind
 from infra.stacks.stack import Stack
 from services.runner.service import serve
 from shared.lakehouse.files import s3_properties
+from shared.lakehouse.port import Lakehouse
+from shared.object_store import ObjectStore
 from tests.running import Surroundings, surroundings
+from tests.tables import upgraded
 
 SQL = """
 select i as id, 'row ' || i as name, (i / 4)::decimal(10, 2) as amount, date '2026-01-01' + i::int as day,
@@ -48,3 +52,29 @@ async def location_of(around: Surroundings, table: str) -> str:
     location = await around.tables.location(Qualified.parse(table))
     assert location is not None
     return location
+
+
+@pytest.mark.parametrize(
+    ("column", "refusal"),
+    [
+        ("timestamp_ns", "has Iceberg's format version 3, as another engine made it: it can be read, but"),
+        ("variant", "is as only another engine makes them, and cannot be written: "),
+    ],
+)
+async def test_a_table_of_the_third_version_is_read_and_never_written(
+    stack: Stack, lake: Lakehouse, objects: ObjectStore, column: str, refusal: str
+) -> None:
+    async with surroundings(stack.settings) as around, serve(stack.settings):
+        made = await around.request("select 1::bigint as id")
+        assert (await around.finished(made)).error is None
+        await upgraded(lake, objects, Qualified.parse(made.pipeline), new_column=column)
+
+        reading = await around.request(f"select id from {{{{ ref('{made.pipeline}') }}}}")
+        writing = await around.request("select 2::bigint as id", pipeline=made.pipeline, pipeline_id=made.pipeline_id)
+
+        assert (await around.finished(reading)).error is None
+        refused = await around.finished(writing)
+        assert refused.error_kind is ErrorKind.SCHEMA
+        assert refusal in (refused.error or "")
+        assert await around.rows(made.pipeline) == [(1, None)]
+        assert await around.rows(reading.pipeline) == [(1,)]

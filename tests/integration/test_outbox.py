@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 import asyncpg
 import pytest
 from nats.js import JetStreamContext
+from structlog.testing import capture_logs
 
 from contracts.runs import RunRequested
 from infra.stacks.stack import Stack
@@ -122,21 +124,36 @@ async def test_the_relay_goes_on_after_postgres_was_killed(two_servers: Stack) -
         assert await listening.heard(7)
 
 
-async def test_the_relay_goes_on_after_a_fault_of_ours(two_servers: Stack) -> None:
+@pytest.mark.parametrize(
+    ("subject", "body"),
+    [("run.started", "not permitted"), ("run.requested", "x" * 2_000_000)],
+    ids=["refused", "large"],
+)
+async def test_what_cannot_be_published_is_told_once_and_kept_and_holds_up_no_other(
+    two_servers: Stack, subject: str, body: str
+) -> None:
     listening = await ear(two_servers.settings)
 
-    async with relaying(two_servers.settings) as (db, _):
-        await db.execute("insert into outbox (subject, stored, headers, body) values ('run.started', true, $1, '')", [])
-        await say(db, 8)
-        await eventually(lambda: _was_tried(db))
-        await db.execute("delete from outbox where body = ''")
+    async with relaying(two_servers.settings) as (db, bus):
+        bus.fault_deliveries = 2
+        with capture_logs() as said:
+            await db.execute(
+                "insert into outbox (subject, stored, headers, body) values ($1, true, $2, $3)",
+                subject,
+                {"ce-id": "of this one"},
+                body,
+            )
+            for number in count(1):
+                await say(db, number)
+                assert await listening.heard(*range(1, number + 1))
+                if await db.fetchval(
+                    "select again_at > now() + interval '30 minutes' from outbox where body = $1", body
+                ):
+                    break
 
-        assert await listening.heard(8)
-
-
-async def _was_tried(db: asyncpg.Pool) -> bool:
-    """Whether somebody has begun to publish what cannot be, and went back."""
-    return bool(await db.fetchval("select xmax::text <> '0' from outbox where body = ''"))
+        told = [one for one in said if one["event"] == "an event cannot be published"]
+        assert [(one["subject"], one["event_id"]) for one in told] == [(subject, "of this one")]
+        assert await db.fetchval("delete from outbox where body = $1 returning tries", body) == 2
 
 
 async def _is_empty(db: asyncpg.Pool) -> bool:

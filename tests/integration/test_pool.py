@@ -21,6 +21,7 @@ from services.runner.frames import (
     ValidationOrder,
 )
 from services.runner.pool import Pool, Process, ProcessLost, pool
+from services.runner.watch import Allowance, Broken, watched
 from shared.errors import Unavailable
 from shared.lakehouse.connect import lakehouse
 from tests.lives import command_of
@@ -120,6 +121,26 @@ async def test_a_process_that_dies_at_work_is_noticed_at_once_and_one_that_is_le
             raise RuntimeError("no more")
 
     assert not psutil.pid_exists(left.pid)
+
+
+async def test_a_process_that_reads_nothing_does_not_keep_those_waiting_who_stop_it(processes: Pool) -> None:
+    much = {f"tests/quality/t{number}.sql": "select 1 -- " + "x" * 100_000 for number in range(20)}
+    cancelled = asyncio.Event()
+    allowance = Allowance(processes.memory_limit_bytes)
+
+    async def converse(process: Process) -> None:
+        await process.send(ValidationOrder(pipeline="default.bronze.x", files=much))
+
+    async def stopped() -> int:
+        async with processes.process() as process, asyncio.timeout(30):
+            psutil.Process(process.pid).suspend()
+            cancelled.set()
+            with pytest.raises(Broken, match="cancelled on request"):
+                await watched(process, converse(process), allowance, cancelled, lambda _line: None)
+            process.is_spent = True
+        return process.pid
+
+    assert not psutil.pid_exists(await stopped())
 
 
 async def test_a_process_has_no_secrets_in_its_environment(processes: Pool) -> None:

@@ -32,8 +32,9 @@ from shared.chunks import asking
 from shared.errors import Invalid
 from shared.lakehouse.connect import lakehouse
 from shared.lakehouse.port import Lakehouse
+from shared.object_store import ObjectStore
 from tests.buses import playing
-from tests.tables import Catalogs, append, create_view, merged, merged_view, new_branch
+from tests.tables import Catalogs, append, create_view, merged, merged_view, new_branch, upgraded
 
 NAMESPACE = "viewing"
 Ask = Callable[..., Awaitable[list[tuple[Any, ...]]]]
@@ -199,6 +200,35 @@ async def test_views_are_listed_and_described(query: Ask, bus: Bus, lake: Lakeho
     assert (preview.column_names, preview.num_rows, end.truncated) == (["id", "name"], 1, True)
     assert view.name in schemas
     assert (await bus.ask(FindTable(**table._asdict()))).kind == "table"
+
+
+async def test_a_table_that_cannot_be_read_tells_what_is_wrong_and_others_are_as_they_were(
+    query: Ask, bus: Bus, lake: Lakehouse, on: Catalogs, objects: ObjectStore
+) -> None:
+    good, strange, broken = named("bronze"), named("bronze"), named("bronze")
+    for table in (good, strange, broken):
+        await merged(lake, on, table, 1, 2)
+    await upgraded(lake, objects, strange, new_column="geography")
+    await objects.put(await upgraded(lake, objects, broken, new_column="long"), b'{"format-version": 9}')
+
+    listed = (await bus.ask(ListTables(namespace=NAMESPACE, layer="bronze", limit=200))).tables
+    shown = {name: await bus.ask(FindTable(**name._asdict())) for name in (good, strange, broken)}
+    async with asking(bus, lambda inbox: ReadSchemas(inbox=inbox)) as answer:
+        schemas = b"".join([chunk async for chunk in answer]).decode()
+    columns = await query(
+        f"select table_name, column_name from information_schema.columns where table_catalog = '{NAMESPACE}'"
+    )
+
+    unknown = "DuckDB has no such type: column 'added' is geography"
+    assert {one.name: one.problem for one in listed}.items() >= {(good.name, None), (strange.name, unknown)}
+    assert [(one.name, one.type) for one in shown[strange].columns] == [("n", "BIGINT"), ("added", "geography")]
+    assert (shown[strange].row_count, shown[good].row_count) == (2, 2)
+    assert (shown[broken].columns, shown[broken].updated_at) == ([], None)
+    assert (shown[broken].problem or "").startswith("its metadata cannot be understood: s3://")
+    assert all(table.name in schemas for table in shown)
+    assert {(good.name, "n"), (strange.name, "n"), (broken.name, "unreadable")} <= set(columns)
+    with pytest.raises(Invalid, match="Geography"):
+        await query(f"from bronze.{strange.name}")
 
 
 async def test_show_tables_names_views_too(query: Ask, lake: Lakehouse, on: Catalogs) -> None:

@@ -1,15 +1,19 @@
 """The runner looks at code without a run: previews, and tests on what main holds."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from contracts.pipelines import ValidatePipeline
 from contracts.runs import ErrorKind
 from infra.stacks.stack import Stack
 from services.runner.service import serve
 from shared.errors import Invalid, NotFound
 from shared.settings import Settings
+from tests.lives import command_of
 from tests.running import Surroundings, surroundings, table_name
 from tests.waiting import eventually
 
@@ -235,6 +239,27 @@ async def test_a_preview_that_takes_too_long_ends_and_what_is_known_by_then_is_t
     assert nothing.explain_output
     assert (counted.error, len(counted.rows), counted.total_row_count) == (None, 100, None)
     assert any(warning.startswith("the rows were not counted: took longer") for warning in counted.warnings)
+
+
+async def test_files_are_checked_by_no_more_processes_than_there_are_workers(around: Surroundings) -> None:
+    name = await around.draft({"pipeline.sql": "select 1 as id"})
+    query = ValidatePipeline(pipeline=name, files=around.drafts[name])
+    seen: list[int] = []
+
+    checks = [asyncio.create_task(around.bus.ask(query)) for _ in range(12)]
+
+    def all_are_done() -> bool:
+        seen.append(len(processes()))
+        return all(check.done() for check in checks)
+
+    await eventually(all_are_done, within=60)
+    assert all(check.result().valid for check in checks)
+    # One is at work, and one may be taking its place.
+    assert max(seen) <= 2
+
+
+def processes() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "services.runner.process" in command_of(child)]
 
 
 async def test_a_preview_that_fills_the_memory_ends(around: Surroundings, settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Catalog keeps the run protocol: here the test is its runner and everybody else."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from contracts.files import WriteCodeFile
+from contracts.names import Qualified
 from contracts.namespaces import ListNamespaces
 from contracts.pipelines import (
     CreatePipeline,
@@ -54,6 +56,7 @@ from contracts.runs import (
 )
 from contracts.tables import TableChanged
 from infra.stacks.stack import Stack
+from services.catalog.code.domain import MAX_FILES
 from services.catalog.service import serve
 from shared.bus import Bus
 from shared.errors import Conflict, NotFound
@@ -186,6 +189,23 @@ async def test_a_request_that_cannot_be_is_rejected_with_its_reason(
     assert outcome.is_rejected
 
 
+async def test_a_request_for_a_draft_that_cannot_be_pinned_is_rejected(world: World, stack: Stack) -> None:
+    pipeline = await world.pipeline(publish=False)
+    folder = Qualified.parse(pipeline).folder
+    async with object_store(stack.settings, "infra") as bucket:
+        for start in range(0, MAX_FILES, 50):
+            numbers = range(start, start + 50)
+            await asyncio.gather(*(bucket.put(f"{folder}tests/quality/t{n}.sql", b"select 1") for n in numbers))
+    event = RunRequested(pipeline=pipeline, trigger="manual")
+
+    await world.bus.publish(event)
+
+    run_id = run_id_for(pipeline, str(event.event_id))
+    [rejected] = await eventually(lambda: world.of(RunRejected, run_id))
+    assert rejected.reason is RejectionReason.INVALID
+    assert "a pipeline may have 500 files, this one has 50" in rejected.message
+
+
 async def test_a_request_that_must_not_overlap_is_rejected_while_a_run_is_open(world: World) -> None:
     pipeline = await world.pipeline()
     await world.request(pipeline)
@@ -290,6 +310,21 @@ async def test_a_report_that_comes_with_the_end_of_a_run_is_not_asked_for(world:
 
     await world.ended(run_id)
     assert [one.name for one in (await world.show(run_id)).quality] == ["unique"]
+
+
+@pytest.mark.parametrize("kept", [None, b'{"of": "another version"}'], ids=["gone", "not understood"])
+async def test_a_run_ends_whose_report_cannot_be_read(world: World, kept: bytes | None) -> None:
+    run_id = await world.request(await world.pipeline())
+    await world.queued(run_id)
+    await world.claim(run_id)
+    key = f"default/runs/{run_id}/1.json"
+    if kept is not None:
+        await world.objects.put(key, kept)
+
+    await world.finish(run_id, 1, RunStatus.SUCCESS, report_key=key, rows_written=3)
+
+    assert (await world.ended(run_id)).rows_written == 3
+    assert (await world.show(run_id)).quality == []
 
 
 async def test_how_a_test_judged_the_runs_of_its_pipeline_is_kept(world: World) -> None:
@@ -400,7 +435,8 @@ async def test_an_ended_run_is_run_again_with_its_version_and_parameters(world: 
         await world.bus.ask(RetryRun(run_id=uuid4()))
 
 
-async def test_a_run_of_a_draft_is_run_again_with_the_files_of_then(world: World) -> None:
+@pytest.mark.parametrize("is_published_since", [False, True], ids=["draft", "published since"])
+async def test_a_run_of_a_draft_is_run_again_with_the_files_of_then(world: World, is_published_since: bool) -> None:
     pipeline = await world.pipeline(publish=False)
     run_id = await world.request(pipeline)
     await world.queued(run_id)
@@ -409,11 +445,49 @@ async def test_a_run_of_a_draft_is_run_again_with_the_files_of_then(world: World
     await world.ended(run_id)
     folder = f"default/pipelines/bronze/{pipeline.split('.')[2]}/"
     await world.bus.ask(WriteCodeFile(path=f"{folder}pipeline.sql", content="select 2 as id"))
+    if is_published_since:
+        await world.bus.ask(PublishPipeline(pipeline=pipeline))
 
     again = await world.bus.ask(RetryRun(run_id=run_id))
 
     await world.queued(again.run_id)
-    assert (await world.claim(again.run_id)).files == first.files
+    attempt = await world.claim(again.run_id)
+    assert (attempt.version, attempt.files) == (None, first.files)
+
+
+async def test_a_run_that_was_cancelled_while_it_waited_is_run_again_with_the_version_that_it_wanted(
+    world: World,
+) -> None:
+    pipeline = await world.pipeline()
+    await world.bus.ask(PublishPipeline(pipeline=pipeline))
+    first = await world.request(pipeline)
+    waiting = await world.request(pipeline, version=1)
+    await world.bus.ask(CancelRun(run_id=waiting))
+    await world.bus.ask(CancelRun(run_id=first))
+
+    again = await world.bus.ask(RetryRun(run_id=waiting))
+
+    await world.queued(again.run_id)
+    assert (await world.claim(again.run_id)).version == 1
+
+
+async def test_a_retry_under_an_idempotency_key_is_one_run_however_often_it_is_asked_for(world: World) -> None:
+    pipeline = await world.pipeline()
+    ended = [await world.request(pipeline) for _ in range(2)]
+    for run_id in reversed(ended):
+        await world.bus.ask(CancelRun(run_id=run_id))
+    query = RetryRun(run_id=ended[0], idempotency_key=uuid4().hex)
+
+    first = await world.bus.ask(query)
+    await world.bus.ask(CancelRun(run_id=first.run_id))
+    again = await world.bus.ask(query)
+
+    assert (again.run_id, again.status) == (first.run_id, RunStatus.CANCELLED)
+    with pytest.raises(Conflict, match="used for another request"):
+        await world.bus.ask(query.model_copy(update={"run_id": ended[1]}))
+    plain = RunRequested(pipeline=pipeline, trigger="manual")
+    with pytest.raises(Conflict, match="used for another request"):
+        await world.bus.ask(RequestRun(request=plain, idempotency_key=query.idempotency_key))
 
 
 async def _report(world: World, run_id: UUID, pipeline: str, **facts: Any) -> None:

@@ -174,6 +174,50 @@ async def test_missed_times_are_made_up_for_as_asked(service: None, they: Neighb
     assert they.requests(none) == []
 
 
+async def test_a_schedule_whose_time_zone_is_gone_says_so_and_stops_no_other(
+    service: None, they: Neighbours, table: asyncpg.Pool
+) -> None:
+    lost, other = they.pipeline(), they.pipeline()
+    adrift = await schedule(they, lost, "0 3 * * *")
+    # As an update of the time zones leaves it that knows this one no more.
+    await table.execute("update schedules set timezone = 'Mars/Olympus' where id = $1", adrift.id)
+    due = utc_now() - timedelta(minutes=1)
+    await make_due(table, adrift, due)
+
+    await make_due(table, await schedule(they, other), due)
+
+    await they.requested(other, 1)
+    found = await shown(they, adrift)
+    assert found.problem == "timezone: 'Mars/Olympus' is no IANA time zone, like Europe/Berlin"
+    assert (found.next_run_at, found.upcoming) == (due, [])
+    assert found in (await they.gateway.ask(ListSchedules(limit=200))).schedules
+    assert they.requests(lost) == []
+    with pytest.raises(Invalid, match="Mars/Olympus"):
+        await they.gateway.ask(UpdateSchedule(schedule_id=adrift.id, enabled=True))
+    disabled = await they.gateway.ask(UpdateSchedule(schedule_id=adrift.id, enabled=False))
+    assert (disabled.enabled, disabled.next_run_at) == (False, None)
+
+
+async def test_a_schedule_is_made_up_for_once_its_time_zone_is_known_again(
+    service: None, they: Neighbours, table: asyncpg.Pool
+) -> None:
+    pipeline = they.pipeline()
+    made = await schedule(they, pipeline, "0 3 * * *")
+    await table.execute("update schedules set timezone = 'Mars/Olympus' where id = $1", made.id)
+    await make_due(table, made, utc_now() - timedelta(minutes=1))
+    await eventually(lambda: shown_problem(they, made))
+
+    await table.execute("update schedules set timezone = 'UTC' where id = $1", made.id)
+    await table.execute("select pg_notify('scheduler_due', '')")
+
+    [request] = await they.requested(pipeline, 1)
+    assert request.asked_by == made.id
+
+
+async def shown_problem(they: Neighbours, made: Schedule) -> str | None:
+    return (await shown(they, made)).problem
+
+
 async def test_a_database_that_was_away_is_found_again(
     stack: Stack, service: None, they: Neighbours, table: asyncpg.Pool
 ) -> None:

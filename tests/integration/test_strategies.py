@@ -236,8 +236,6 @@ def test_a_key_that_the_query_does_not_give_is_named(table: WrittenTable) -> Non
             table.write("select 1 as id", **config)
     with pytest.raises(WorkFailed, match="partition_by: column 'id' is string, which cannot be partitioned by day"):
         table.write("select 'a' as id", partition_by=(PartitionField("id", "day"),))
-    with pytest.raises(WorkFailed, match="columns 'a' and 'b' are both uuid: one field of that type at most"):
-        table.write("select uuid() as a, uuid() as b", partition_by=(PartitionField("a"), PartitionField("b")))
     with pytest.raises(WorkFailed, match="scd2 keeps a column 'is_current' of its own, and the query gives one too"):
         table.write("select 1 as id, true as IS_current", "scd2", unique_key=("id",))
 

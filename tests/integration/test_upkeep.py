@@ -1,20 +1,26 @@
 """What runners do for the lakehouse by themselves is one runner's at a time, and done now and then."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from contracts.maintenance import ClaimUpkeep, EndUpkeep, UpkeepClaimed, UpkeepJob
+from contracts.names import Qualified
 from contracts.pipelines import CreatePipeline, PublishPipeline, ValidatePipeline, Validation
 from contracts.runs import AttemptFinished, ClaimReason, ClaimRun, RequestRun, RunRequested, RunStatus
 from infra.stacks.stack import Stack
 from services.catalog.service import serve as serve_catalog
 from services.runner.service import serve as serve_runner
 from shared.bus import Bus
+from shared.lakehouse.port import MAIN, Lakehouse
 from tests.buses import playing_all
-from tests.running import surroundings
+from tests.lives import command_of, signalled
+from tests.running import Surroundings, surroundings
+from tests.tables import Catalogs, append, new_branch, new_table, read
 from tests.waiting import eventually
 
 
@@ -113,3 +119,45 @@ async def test_files_are_collected_now_and_then_by_one_runner(stack: Stack) -> N
     renewed = (None, 0.0)
     assert {(one.table, one.interval_seconds) for one in collecting} - {renewed} == {(None, 0.6)}
     assert {one.job for one in around.upkeep_ends} == {UpkeepJob.COLLECT}
+
+
+async def test_a_compaction_that_hangs_is_broken_off_and_other_tables_get_their_turn(
+    stack: Stack, lake: Lakehouse, on: Catalogs
+) -> None:
+    hasty = stack.settings.model_copy(
+        update={"runner_workers": 1, "compaction_min_files": 5, "compaction_timeout_seconds": 20.0}
+    )
+    async with surroundings(hasty) as around, serve_runner(hasty):
+        hung, other = new_table(), new_table()
+        around.under_way = uuid4()
+        await grow(around, lake, on, hung)
+        # What was rewritten waits for a moment without a run.
+        await eventually(lambda: len([one for one in around.upkeep_claims if one.table == str(hung)]) >= 3, within=60)
+        processes = [one for one in psutil.Process().children() if "services.runner.process" in command_of(one)]
+
+        signalled(processes, signal.SIGSTOP)
+        around.under_way = None
+
+        await eventually(lambda: [end for end in around.upkeep_ends if end.table == str(hung)], within=60)
+        signalled(processes, signal.SIGCONT)
+        assert read(on(MAIN), hung) == [*range(5), 99]
+        await grow(around, lake, on, other)
+        await eventually(lambda: files_of(on, other) < 5, within=60)
+        assert read(on(MAIN), other) == [*range(5), 99]
+
+
+async def grow(around: Surroundings, lake: Lakehouse, on: Catalogs, table: Qualified) -> None:
+    """A table of five files, and one more by a run."""
+    branch = await new_branch(lake)
+    for number in range(5):
+        await asyncio.to_thread(append, on(branch), table, number)
+    await lake.merge(branch, uuid4(), 1)
+    run = await around.request("-- @merge_strategy: append_only\nselect 99 as n", pipeline=str(table))
+    assert (await around.finished(run)).status is RunStatus.SUCCESS
+
+
+def files_of(on: Catalogs, table: Qualified) -> int:
+    snapshot = on(MAIN).load_table(tuple(table)).current_snapshot()
+    assert snapshot is not None
+    assert snapshot.summary is not None
+    return int(snapshot.summary["total-data-files"] or 0)

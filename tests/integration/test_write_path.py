@@ -335,6 +335,29 @@ def test_a_partitioned_table_is_read_the_same_by_all(
         readers.all_read(writing.table.metadata_location, expected * 4)
 
 
+def test_partition_fields_of_one_type_are_read_the_same_by_all(
+    writing: Writing, readers: Readers, engine: duckdb.DuckDBPyConnection
+) -> None:
+    sql = """
+    select x::int as k, if(x = 1, null, md5('u' || x)::uuid) as u, md5('v' || x)::uuid as v,
+      (x - 1.5)::decimal(9, 2) as d, if(x = 2, null, (x / 2)::decimal(9, 2)) as e
+    from range(3) t(x)
+    """
+    fields = [By("u"), By("d"), By("v"), By("e"), By("d", "truncate[3]")]
+    expected = rows_of(engine, sql)
+
+    writing.write(sql, *fields)
+    location = writing.write(sql, *fields).location
+
+    readers.all_read(location, expected * 2)
+    for row in expected:
+        found = writing.table.scan(EqualTo("d", row[3])).to_arrow()
+        assert plain([tuple(one.values()) for one in found.to_pylist()]) == plain([row] * 2)
+    commit = writing.begin(sql, *fields)
+    gone = [file for file in commit.files() if file.partition[1] == expected[0][3]]
+    readers.all_read(commit.finish([], gone).location, expected[1:] * 2)
+
+
 def test_a_large_partition_has_several_files(writing: Writing, readers: Readers) -> None:
     sql = "select i as id, i % 10 // 9 as part, hash(i) >> 1 as x from range(600000) t(i)"
     commit = writing.begin(sql, By("part", "identity"))
@@ -593,7 +616,7 @@ def test_a_table_of_the_third_version_is_refused(writing: Writing) -> None:
     third = json.loads(table.metadata.model_dump_json()) | {"format-version": 3, "next-row-id": 1}
     table.metadata = TableMetadataUtil.parse_obj(third)
 
-    with pytest.raises(Conflict, match="has version 3, not 2"):
+    with pytest.raises(Conflict, match=r"has Iceberg's format version 3, .* only version 2 is written"):
         change(writing.catalog, writing.name, table, table.schema(), [], snapshot_properties={})
 
 

@@ -107,6 +107,7 @@ class Rules(NamedTuple):
     """The rules that a test takes out, to see that they are needed."""
 
     attempt_is_checked: bool = True
+    later_attempts_look_back: bool = True
     empty_answers_are_kept: bool = True
     runs_without_claims_are_settled: bool = True
 
@@ -265,7 +266,9 @@ def _runner_steps(world: World, number: int, rules: Rules) -> Iterator[Step]:
         case "check":
             match _after_check(run, one.attempt) if rules.attempt_is_checked else runner.Work():
                 case runner.Work():
-                    yield "attempt may go on", _go(world, others, one._replace(step="close older"))
+                    looks_back = runner.follows_others(one.attempt) and rules.later_attempts_look_back
+                    step = "close older" if looks_back else "ask A"
+                    yield "attempt may go on", _go(world, others, one._replace(step=step))
                 case runner.Stop():
                     yield "attempt is superseded", world._replace(runners=others)
                 case runner.ClaimAgain(reason):

@@ -89,12 +89,33 @@ def test_what_is_conditional_is_told_as_a_later_run_has_it(connection: duckdb.Du
     assert traced(connection, sql) == {"id": ["default.silver.orders.id"]}
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "{orders} union all by name {customers}",
+        "with u as ({orders} union by name {customers}) select * from u",
+        "with o as ({orders}), c as ({customers}) from (from o union all by name (from c)) order by id limit 3",
+        "select id, Amount from default.silver.orders union all by name select customer_id from default.silver.orders"
+        " union all by name {customers}",
+    ],
+)
+def test_unions_by_name_are_followed_by_name(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    orders, customers = (f"select * from {{{{ ref('silver.{name}') }}}}" for name in ("orders", "customers"))
+
+    assert traced(connection, sql.format(orders=orders, customers=customers)) == {
+        "id": ["default.silver.customers.id", "default.silver.orders.id"],
+        "Amount": ["default.silver.orders.Amount"],
+        "customer_id": ["default.silver.orders.customer_id"],
+        "name": ["default.silver.customers.name"],
+    }
+
+
 def test_a_query_that_cannot_be_taken_apart_is_refused(connection: duckdb.DuckDBPyConnection) -> None:
-    sql = "select * from {{ ref('silver.orders') }} union all by name select * from {{ ref('silver.customers') }}"
+    sql = "from {{ landing_zone('orders') }} union all by name select * from {{ ref('silver.customers') }}"
     query = checked(connection, sql).query_sql
 
     assert query is not None
-    with pytest.raises(ValueError, match=r".+"):
+    with pytest.raises(ValueError, match="a union by name over files, whose columns no query tells"):
         trace(query, COLUMNS, "default.gold.mine")
 
 

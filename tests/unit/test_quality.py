@@ -1,9 +1,12 @@
 """Quality tests count what they find, show the first of it, and judge as their header says."""
 
+import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from threading import Barrier
+from typing import Any
 from uuid import UUID
 
 import duckdb
@@ -14,7 +17,8 @@ from contracts.names import Qualified
 from contracts.reports import Severity
 from services.runner.config import QualityHeader, Strategy
 from services.runner.engine.binding import bind
-from services.runner.engine.quality import TIMEOUT_SECONDS, QualityTest, json_safe, run_tests
+from services.runner.engine.quality import TIMEOUT_SECONDS, QualityTest, run_tests
+from services.runner.engine.samples import SAMPLE_ROWS, json_safe
 from services.runner.engine.statement import parse
 from services.runner.template import Facts, render
 
@@ -139,6 +143,31 @@ def test_values_are_shown_without_loss() -> None:
         "nul": "a\ufffd",
     }
     assert json_safe("x" * 2000) == "x" * 1000 + "…"
+
+
+@pytest.mark.parametrize(
+    ("row", "kept", "cut"),
+    [
+        ("select range(100_000) as numbers from range(50)", "numbers", lambda value: value[-1]),
+        ("select {'deep': {'er': range(100_000)}} as deep from range(50)", "deep", lambda one: one["deep"]["er"][-1]),
+        ("select map(range(5000), range(5000)) as pairs from range(50)", "pairs", lambda value: value[-1]),
+        (f"select {', '.join(f'{n} as c{n}' for n in range(5000))}", "c0", None),
+        ("select [repeat('x', 900), repeat('y', 900)] as texts from range(50)", "texts", None),
+    ],
+)
+def test_what_a_test_finds_is_shown_in_short_however_large_it_is(
+    connection: duckdb.DuckDBPyConnection, row: str, kept: str, cut: Any
+) -> None:
+    [found] = run_tests(connection, [quality_test(connection, row)], threads=1)
+
+    assert found.value in (1, 50)
+    assert 0 < len(found.sample_rows) <= SAMPLE_ROWS
+    assert len(json.dumps(found.sample_rows)) < 25_000
+    assert kept in found.sample_rows[0]
+    if cut is not None:
+        assert re.fullmatch(r"… \d+ more", cut(found.sample_rows[0][kept]))
+    if kept == "c0":
+        assert found.sample_rows[0]["…"] == f"{5000 - len(found.sample_rows[0]) + 1} more"
 
 
 def test_what_python_has_no_value_for_is_shown_as_text(connection: duckdb.DuckDBPyConnection) -> None:

@@ -162,6 +162,8 @@ def test_columns_of_a_result_have_names_of_their_own():
         ("long", "BIGINT"),
         ("decimal(10, 2)", "DECIMAL(10,2)"),
         ("fixed[16]", "BLOB"),
+        ("geometry(OGC:CRS84)", "GEOMETRY"),
+        ({"type": "list", "element": "what is new"}, "what is new[]"),
         ("timestamptz", "TIMESTAMP WITH TIME ZONE"),
         ({"type": "list", "element": "string"}, "VARCHAR[]"),
         ({"type": "map", "key": "string", "value": "int"}, "MAP(VARCHAR, INTEGER)"),

@@ -27,6 +27,7 @@ def test_nothing_is_lost_doubled_or_reported_wrongly_and_everything_ends(faults:
     ("rules", "faults"),
     [
         (Rules(attempt_is_checked=False), Faults(redeliveries=1, cancels=1)),
+        (Rules(later_attempts_look_back=False), Faults(crashes=1, late_files=1)),
         (Rules(empty_answers_are_kept=False), Faults(redeliveries=1, late_files=1)),
         (Rules(runs_without_claims_are_settled=False), Faults(redeliveries=1, cancels=1)),
     ],

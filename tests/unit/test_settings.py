@@ -1,10 +1,13 @@
 """Settings that cannot be kept are refused."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from infra.given import unknown_settings
 from shared.settings import Settings
 
 
@@ -38,3 +41,22 @@ def test_a_run_that_lives_is_heard_of_before_it_counts_as_dead() -> None:
 def test_a_limit_that_is_longer_than_whoever_asks_waits_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="less than or equal to 60"):
         Settings.model_validate({name: 200})
+
+
+def test_what_is_called_like_a_setting_and_is_none_is_told_with_what_was_meant() -> None:
+    given = ["RAT_RUNNER_WORKERS", "RAT_RUNNER_WORKRES", "rat_log_levle", "RAT_ZZZ", "RAT_URL", "PATH", "RATIO"]
+
+    assert unknown_settings(given) == [
+        "RAT_RUNNER_WORKRES, did you mean RAT_RUNNER_WORKERS?",
+        "RAT_ZZZ",
+        "rat_log_levle, did you mean RAT_LOG_LEVEL?",
+    ]
+
+
+def test_what_compose_reads_and_sets_is_known() -> None:
+    compose = (Path(__file__).parents[2] / "compose.yaml").read_text()
+
+    names = set(re.findall(r"RAT_[A-Z0-9_]+", compose))
+
+    assert "RAT_PUBLISH" in names
+    assert unknown_settings(names) == []

@@ -46,13 +46,14 @@ def setup(
     RAT_* settings say where the servers are, and how `infra` logs in to them.
     """
     with failures_explained():
-        from infra.given import given_settings
+        from infra.given import given_settings, warn_of_unknown
         from infra.preparing import keep_prepared, prepare
         from infra.services import live
         from shared.logs import set_up_logs
 
         settings = given_settings()
         set_up_logs(settings.log_level, settings.log_format)
+        warn_of_unknown()
 
         async def set_up() -> None:
             await prepare(parts, settings, wait_seconds=wait)

@@ -64,11 +64,18 @@ def lineage(call: Call, table: Annotated[str, PIPELINE]) -> None:
     if call.json:
         call.print_json(found)
         return
+    unknown = found["unknown"]
     rows = [
-        (line["name"], "\n".join(f"{source['name']}.{source['column']}" for source in line["sources"]) or "-")
+        (
+            line["name"],
+            "\n".join(f"{source['name']}.{source['column']}" for source in line["sources"])
+            or ("?" if unknown else "-"),
+        )
         for line in found["columns"]
     ]
     call.print_table(["column", "comes from"], rows)
+    if unknown:
+        call.say(f"[yellow]{unknown}[/]")
 
 
 def _show(call: Call, seen: dict[str, Any], *, with_plan: bool) -> None:

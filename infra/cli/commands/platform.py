@@ -27,6 +27,7 @@ def up(
 ) -> None:
     """Start the platform on this machine; Ctrl-C stops it."""
     with failures_explained():
+        from infra.given import warn_of_unknown
         from infra.platform import platform
         from infra.services import live
         from shared.logs import set_up_logs
@@ -34,6 +35,7 @@ def up(
 
         settings = Settings()
         set_up_logs(settings.log_level, "console" if sys.stderr.isatty() else settings.log_format)
+        warn_of_unknown()
 
         async def stay() -> None:
             import asyncio
@@ -56,7 +58,7 @@ def serve(
 ) -> None:
     """Run services, on the servers that RAT_* settings name."""
     with failures_explained():
-        from infra.given import given_settings
+        from infra.given import given_settings, warn_of_unknown
         from infra.services import SERVICES, live, run
         from shared.logs import set_up_logs
 
@@ -65,6 +67,7 @@ def serve(
             raise Failure(f"no service is called {unknown[0]!r}; there are {', '.join(SERVICES)}", ExitCode.USAGE)
         settings = given_settings()
         set_up_logs(settings.log_level, settings.log_format)
+        warn_of_unknown()
         live(lambda: run(names, settings))
 
 

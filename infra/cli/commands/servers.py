@@ -49,12 +49,14 @@ def up(
 
 def _stay(call: Call, stack: str, port: int) -> None:
     from infra.alone import servers_alone
+    from infra.given import warn_of_unknown
     from infra.services import live
     from shared.logs import set_up_logs
     from shared.settings import Settings
 
     settings = Settings()
     set_up_logs(settings.log_level, "console" if sys.stderr.isatty() else settings.log_format)
+    warn_of_unknown()
 
     async def stay() -> None:
         call.say(f"Starting in {call.data} …")

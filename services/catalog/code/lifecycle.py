@@ -62,7 +62,8 @@ async def delete_namespace(db: asyncpg.Pool, bus: Bus, query: DeleteNamespace, o
     zones = 0 if query.force else (await bus.ask(ListZones(namespace=query.name, limit=1))).total
     now = utc_now()
     async with transaction(db) as connection:
-        if not await namespaces.lock(connection, query.name):
+        namespace_id = await namespaces.lock(connection, query.name)
+        if namespace_id is None:
             raise NotFound(f"there is no namespace {query.name!r}")
         held = await pipelines.lock_namespace(connection, query.name)
         if not query.force and (held or zones):
@@ -73,7 +74,7 @@ async def delete_namespace(db: asyncpg.Pool, bus: Bus, query: DeleteNamespace, o
         for pipeline in held:
             await _remove(connection, pipeline, on_removed, now)
         await namespaces.delete(connection, query.name)
-        await emit(connection, NamespaceRemoved(occurred_at=now, namespace=query.name))
+        await emit(connection, NamespaceRemoved(occurred_at=now, namespace=query.name, namespace_id=namespace_id))
 
 
 async def _remove(db: Connection, pipeline: KeptPipeline, on_removed: OnRemoved, now: datetime) -> None:

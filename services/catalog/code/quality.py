@@ -24,7 +24,7 @@ from services.catalog.code.headers import read_header, with_header
 from services.catalog.code.paths import CodePath, code_path, file_of_test, name_of_test
 from services.catalog.code.pins import read_draft
 from services.catalog.code.store import quality as store
-from shared.errors import AlreadyExists, Invalid, NotFound
+from shared.errors import AlreadyExists, Invalid, NotFound, Unprocessable
 from shared.object_store import ObjectStore
 from shared.pages import MAX_PAGE_BYTES, cursor_after, fits, fitting
 
@@ -109,7 +109,7 @@ async def _read(
 
     async def read(file: DraftFile) -> QualityTest:
         async with turns:
-            sql = (await drafts.read_text(objects, folder + file.file)).content
+            sql, error = await _text(objects, folder + file.file)
         header = read_header(sql)
         return QualityTest(
             name=name_of_test(file.file) or file.file,
@@ -119,6 +119,15 @@ async def _read(
             tags=list(header.tags),
             remediation=header.remediation,
             published=file.file in published,
+            error=error,
         )
 
     return list(await asyncio.gather(*(read(file) for file in files)))
+
+
+async def _text(objects: ObjectStore, key: str) -> tuple[str, str | None]:
+    """What a file says, or that it says nothing, and why."""
+    try:
+        return (await drafts.read_text(objects, key)).content, None
+    except (Unprocessable, NotFound) as error:
+        return "", error.message

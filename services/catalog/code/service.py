@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -23,6 +24,7 @@ from contracts.namespaces import (
     CreateNamespace,
     DeleteNamespace,
     FindNamespace,
+    FoundNamespace,
     ListNamespaces,
     Namespace,
     Namespaces,
@@ -77,6 +79,8 @@ from shared.object_store import ObjectStore
 from shared.pages import cursor_after, fitting
 from shared.settings import Settings
 
+N = TypeVar("N", bound=Namespace)
+
 
 async def nothing_else(_connection: Connection, _pipeline_id: UUID) -> None:
     """Nothing belongs to the removal of a pipeline but what this half does."""
@@ -100,7 +104,7 @@ class Code:
         page = fitting(await namespaces.page(self.db, limit=query.limit, start=query.start))
         return Namespaces(namespaces=page, total=total, next_cursor=cursor_after(query, page, total))
 
-    async def find_namespace(self, query: FindNamespace) -> Namespace:
+    async def find_namespace(self, query: FindNamespace) -> FoundNamespace:
         """Show a namespace."""
         return _existing(await namespaces.find(self.db, query.name), query.name)
 
@@ -309,7 +313,7 @@ def wire(bus: Bus, code: Code) -> None:
     bus.say(PipelinePublished, PipelineEdited, PipelineRemoved, NamespaceRemoved)
 
 
-def _existing(namespace: Namespace | None, name: str) -> Namespace:
+def _existing(namespace: N | None, name: str) -> N:
     if namespace is None:
         raise NotFound(f"there is no namespace {name!r}")
     return namespace

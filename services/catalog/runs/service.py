@@ -9,6 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from pydantic import ValidationError
 
 from contracts.messages import derived_id, utc_now
 from contracts.names import Qualified
@@ -26,6 +27,7 @@ from contracts.runs import (
     FindRunOutcome,
     ListRuns,
     Over,
+    RejectionReason,
     RequestRun,
     RetryRun,
     Run,
@@ -50,7 +52,7 @@ from services.catalog.runs import domain, messages
 from services.catalog.runs.store import ends, lists, pipelines, protocol, requests
 from shared.bus import Bus
 from shared.database import Connection, transaction
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, Unprocessable
 from shared.object_store import ObjectStore
 from shared.outbox import emit
 from shared.pages import cursor_after, fitting
@@ -75,11 +77,14 @@ class RunsService:
         run_id = run_id_for(event.pipeline, event.dedupe_key or str(event.event_id))
         if await requests.find_request(self.db, run_id) is not None:
             return
-        pins = await self._draft_pins(event)
+        try:
+            pins, unfit = await self._draft_pins(event), None
+        except Unprocessable as error:
+            pins, unfit = None, domain.Rejection(RejectionReason.INVALID, error.message)
         async with transaction(self.db) as db:
             pipeline = await pipelines.lock_pipeline(db, event.pipeline)
             state = await pipelines.pipeline_state(db, pipeline, event.pipeline_id) if pipeline else None
-            why_not = domain.rejection(event, state)
+            why_not = domain.rejection(event, state) or unfit
             pipeline_id = pipeline.id if pipeline else None
             if not await requests.claim_request(
                 db, run_id, event, pipeline_id=pipeline_id, body_hash=None, rejection=why_not
@@ -93,8 +98,7 @@ class RunsService:
     async def request_run(self, query: RequestRun) -> RunAccepted:
         """Record a run and answer when it is recorded."""
         request = query.request
-        key = f"idempotency:{query.idempotency_key}" if query.idempotency_key else request.dedupe_key
-        run_id = run_id_for(request.pipeline, key or str(request.event_id))
+        run_id = _run_id(request, query.idempotency_key)
         body_hash = _body_hash(request) if query.idempotency_key else None
         if (known := await requests.find_request(self.db, run_id)) is not None:
             return await self._answer_known(known, body_hash)
@@ -107,19 +111,33 @@ class RunsService:
             raise NotFound(f"there is no run {query.run_id}")
         if not run.state.status.is_terminal:
             raise Conflict(f"run {query.run_id} has not ended: it is {run.state.status}")
+        version, pins = run.code
         request = RunRequested(
             pipeline=run.pipeline,
             trigger=domain.MANUAL,
             parameters=dict(run.parameters),
             dry_run=run.dry_run,
-            version=run.version,
+            version=version,
             pipeline_id=run.pipeline_id,
         )
-        pins = run.pins or await self._draft_pins(request)
-        return await self._accept(run_id_for(run.pipeline, str(request.event_id)), request, None, pins)
+        run_id = _run_id(request, query.idempotency_key)
+        body_hash = _body_hash(request, retry_of=run.id) if query.idempotency_key else None
+        if (known := await requests.find_request(self.db, run_id)) is not None:
+            return await self._answer_known(known, body_hash)
+        if version is not None:
+            return await self._accept(run_id, request, body_hash, None)
+        if pins:
+            return await self._accept(run_id, request, body_hash, pins, retry_of=run.id)
+        # It never came so far that anything was pinned.
+        return await self._accept(run_id, request, body_hash, await self._draft_pins(request))
 
     async def _accept(
-        self, run_id: UUID, request: RunRequested, body_hash: str | None, pins: Mapping[str, str] | None
+        self,
+        run_id: UUID,
+        request: RunRequested,
+        body_hash: str | None,
+        pins: Mapping[str, str] | None,
+        retry_of: UUID | None = None,
     ) -> RunAccepted:
         async with transaction(self.db) as db:
             pipeline = await pipelines.lock_pipeline(db, request.pipeline)
@@ -134,7 +152,7 @@ class RunsService:
             if await requests.claim_request(
                 db, run_id, request, pipeline_id=pipeline.id, body_hash=body_hash, rejection=None
             ):
-                await self._record(db, run_id, request, pipeline, pins)
+                await self._record(db, run_id, request, pipeline, pins, retry_of)
                 return RunAccepted(run_id=run_id, status=RunStatus.PENDING)
         known = await requests.find_request(self.db, run_id)
         assert known is not None, "another replica has just recorded it"
@@ -164,9 +182,12 @@ class RunsService:
         request: RunRequested,
         pipeline: pipelines.LockedPipeline,
         pins: Mapping[str, str] | None,
+        retry_of: UUID | None = None,
     ) -> None:
         now = utc_now()
-        await requests.insert_run(db, run_id, request, pipeline_id=pipeline.id, draft_pins=pins, now=now)
+        await requests.insert_run(
+            db, run_id, request, pipeline_id=pipeline.id, draft_pins=pins, retry_of=retry_of, now=now
+        )
         await self._queue_next(db, pipeline, now)
 
     async def _queue_next(self, db: Connection, pipeline: pipelines.LockedPipeline, now: datetime) -> None:
@@ -184,7 +205,7 @@ class RunsService:
     ) -> tuple[int | None, Mapping[str, str] | None]:
         if waiting.wanted_version is not None:
             return waiting.wanted_version, await pipelines.version_pins(db, pipeline.id, waiting.wanted_version)
-        if pipeline.pins:
+        if pipeline.pins and waiting.retry_of is None:
             return pipeline.version, pipeline.pins
         return None, waiting.draft_pins
 
@@ -295,8 +316,14 @@ class RunsService:
             return None
         try:
             return AttemptReport.model_validate_json(await self.objects.get(event.report_key))
-        except NotFound:
-            log.warning("the report of an attempt is gone", run_id=str(event.run_id), key=event.report_key)
+        except (NotFound, ValidationError) as error:
+            # How the run ended is in the event: nobody has to wait for the rest of it.
+            log.warning(
+                "the report of an attempt cannot be read",
+                run_id=str(event.run_id),
+                key=event.report_key,
+                error=type(error).__name__,
+            )
             return None
 
     async def _end(
@@ -451,6 +478,13 @@ def wire(bus: Bus, runs: RunsService) -> None:
     bus.say(RunQueued, RunStarted, RunFinished, RunRejected, RunCancel, TableChanged)
 
 
-def _body_hash(request: RunRequested) -> str:
+def _run_id(request: RunRequested, idempotency_key: str | None) -> UUID:
+    key = f"idempotency:{idempotency_key}" if idempotency_key else request.dedupe_key
+    return run_id_for(request.pipeline, key or str(request.event_id))
+
+
+def _body_hash(request: RunRequested, *, retry_of: UUID | None = None) -> str:
     body = request.model_dump(mode="json", exclude={"event_id", "occurred_at", "dedupe_key"})
+    if retry_of is not None:
+        body["retry_of"] = str(retry_of)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -79,8 +79,8 @@ class LandingRoutes(Controller):
     async def update_zone(
         self, bus: Asker, namespace: FromPath[str], zone: FromPath[str], data: JSONBody[ZoneChange]
     ) -> Zone:
-        """Change what is given of a landing zone."""
-        return await bus.ask(ChangeZone(namespace=namespace, name=zone, **data.given()))
+        """Change what is given of a landing zone; null clears its owner, or for how long archived files are kept."""
+        return await bus.ask(ChangeZone(namespace=namespace, name=zone, cleared=data.cleared(), **data.given()))
 
     @delete(_ONE, opt={"audit": "landing_zone.delete"})
     async def delete_zone(self, bus: Asker, namespace: FromPath[str], zone: FromPath[str]) -> None:

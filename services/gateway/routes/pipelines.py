@@ -29,7 +29,7 @@ from contracts.pipelines import (
 )
 from contracts.previews import Preview, PreviewPipeline
 from services.gateway.bodies import NewPipeline, PipelineChange, PreviewRequest, Publication, Rollback
-from services.gateway.dependencies import Asker, Noted, Page
+from services.gateway.dependencies import Asker, Departure, Noted, Page
 from services.gateway.results import sent
 
 _ONE = "/{namespace:str}/{layer:str}/{name:str}"
@@ -162,8 +162,9 @@ class PipelineRoutes(Controller):
         namespace: FromPath[str],
         layer: FromPath[str],
         name: FromPath[str],
+        departure: Departure,
         data: JSONBody[PreviewRequest | None] = None,
     ) -> Response[Any]:
         """Run the draft, or code sent along, over samples where there are any; nothing is written."""
         asked = {"pipeline": f"{namespace}.{layer}.{name}", **(data.given() if data else {})}
-        return await sent(bus, lambda inbox: PreviewPipeline.model_validate({**asked, "inbox": inbox}))
+        return await sent(bus, lambda inbox: PreviewPipeline.model_validate({**asked, "inbox": inbox}), departure)

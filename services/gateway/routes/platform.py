@@ -43,7 +43,7 @@ class Readiness(Message):
     status: Literal["ready", "unavailable"]
     version: str
     dependencies: dict[str, State]
-    """By name: `nats`, the services, and what they depend on, as `catalog/postgres`."""
+    """By name: `nats`, the services, and what they and the gateway depend on, as `catalog/postgres`."""
 
 
 class Features(Message):
@@ -73,10 +73,12 @@ async def is_alive() -> Alive:
 )
 async def is_ready(bus: Asker) -> Response[Readiness]:
     """Ask all services how they are, and what they depend on."""
-    nats_server, services = await asyncio.gather(
-        _nats(bus), asyncio.gather(*(_health(bus, service) for service in ASKED))
+    nats_server, own, services = await asyncio.gather(
+        _nats(bus),
+        bus.health(CheckHealth(service=bus.service)),
+        asyncio.gather(*(_health(bus, service) for service in ASKED)),
     )
-    dependencies = {"nats": nats_server}
+    dependencies = {"nats": nats_server} | {f"{bus.service}/{one.name}": _state(one) for one in own.dependencies}
     for service, (state, inner) in zip(ASKED, services, strict=True):
         dependencies[service] = state
         dependencies |= {f"{service}/{one.name}": _state(one) for one in inner}

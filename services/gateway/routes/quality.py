@@ -17,7 +17,7 @@ from contracts.quality import (
     RecordedResults,
 )
 from services.gateway.bodies import NewTest
-from services.gateway.dependencies import Asker, Noted, Page
+from services.gateway.dependencies import Asker, Departure, Noted, Page
 from services.gateway.results import sent
 
 _ONE = "/{namespace:str}/{layer:str}/{name:str}"
@@ -59,11 +59,11 @@ class QualityRoutes(Controller):
 
     @post(f"{_ONE}/tests/run", status_code=200, responses={200: ResponseSpec(Verdicts, generate_examples=False)})
     async def run_tests(
-        self, bus: Asker, namespace: FromPath[str], layer: FromPath[str], name: FromPath[str]
+        self, bus: Asker, namespace: FromPath[str], layer: FromPath[str], name: FromPath[str], departure: Departure
     ) -> Response[Any]:
         """Run the tests of the draft on what main holds now; nothing is recorded."""
         pipeline = f"{namespace}.{layer}.{name}"
-        return await sent(bus, lambda inbox: RunTests(pipeline=pipeline, inbox=inbox))
+        return await sent(bus, lambda inbox: RunTests(pipeline=pipeline, inbox=inbox), departure)
 
     @get(f"{_ONE}/tests/{{test:str}}/results")
     async def list_results(

@@ -25,7 +25,7 @@ from contracts.runs import (
 )
 from services.gateway import run_logs
 from services.gateway.bodies import NewRun
-from services.gateway.dependencies import Asker, Closing, Noted, Page, Store
+from services.gateway.dependencies import Asker, Closing, Departure, Noted, Page, Store
 from services.gateway.held import held
 from services.gateway.sse import MEDIA_TYPE, event_stream
 
@@ -105,9 +105,11 @@ class RunRoutes(Controller):
         return await bus.ask(CancelRun(run_id=run_id))
 
     @post("/{run_id:uuid}/retry", status_code=202, opt={"audit": "run.retry"})
-    async def retry_run(self, bus: Asker, notes: Noted, run_id: FromPath[UUID]) -> RunAccepted:
-        """Ask for a new run of the version and with the parameters of one that has ended."""
-        accepted = await bus.ask(RetryRun(run_id=run_id))
+    async def retry_run(
+        self, bus: Asker, notes: Noted, run_id: FromPath[UUID], idempotency_key: IdempotencyKey = None
+    ) -> RunAccepted:
+        """Ask for a new run of the version, or the draft of then, and with the parameters of one that has ended."""
+        accepted = await bus.ask(RetryRun(run_id=run_id, idempotency_key=idempotency_key))
         notes.detail["run_id"] = str(accepted.run_id)
         return accepted
 
@@ -117,12 +119,13 @@ class RunRoutes(Controller):
         bus: Asker,
         closing: Closing,
         store: Store,
+        departure: Departure,
         run_id: FromPath[UUID],
         accept: Accept = "",
         last_event_id: LastEventId = "",
     ) -> Response[Any]:
         """Read the log of a run, or follow it: events `log`, `phase` and `status`, ending after the terminal one."""
         if MEDIA_TYPE not in accept:
-            return await held(run_logs.lines(bus, store, run_id), "application/json")
+            return await held(run_logs.lines(bus, store, run_id), "application/json", departure)
         run = await bus.ask(FindRun(run_id=run_id))
         return event_stream(run_logs.follow(bus, store, run, run_logs.Place.parse(last_event_id)), closing)

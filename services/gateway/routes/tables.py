@@ -21,7 +21,7 @@ from contracts.tables import (
     TableWithColumns,
 )
 from services.gateway.bodies import Result, Statement, TableDescription
-from services.gateway.dependencies import Asker, Page
+from services.gateway.dependencies import Asker, Departure, Page
 from services.gateway.results import result
 from services.gateway.tokens import Scope
 from shared.chunks import asking
@@ -80,13 +80,16 @@ class TableRoutes(Controller):
         namespace: FromPath[str],
         layer: FromPath[str],
         name: FromPath[str],
+        departure: Departure,
         limit: FromQuery[int] = 100,
         snapshot: FromQuery[str | None] = None,
         accept: Accept = "",
     ) -> Response[Any]:
         """Read the first rows of a table."""
         table = {"namespace": namespace, "layer": layer, "name": name, "limit": limit, "snapshot": snapshot}
-        return await result(bus, lambda inbox: PreviewTable.model_validate({**table, "inbox": inbox}), accept)
+        return await result(
+            bus, lambda inbox: PreviewTable.model_validate({**table, "inbox": inbox}), accept, departure
+        )
 
 
 @post(
@@ -96,9 +99,9 @@ class TableRoutes(Controller):
     opt={"scope": Scope.READ},
     responses={200: ResponseSpec(Result, generate_examples=False)},
 )
-async def run_query(bus: Asker, data: JSONBody[Statement], accept: Accept = "") -> Response[Any]:
+async def run_query(bus: Asker, departure: Departure, data: JSONBody[Statement], accept: Accept = "") -> Response[Any]:
     """Run one SELECT, EXPLAIN, DESCRIBE, SUMMARIZE or SHOW over the tables."""
-    return await result(bus, lambda inbox: RunSql(**data.given(), inbox=inbox), accept)
+    return await result(bus, lambda inbox: RunSql(**data.given(), inbox=inbox), accept, departure)
 
 
 @get("/schema", tags=["Tables"], media_type=MediaType.JSON, responses={200: ResponseSpec(Schemas)})

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -27,6 +28,8 @@ class ArchivableFile:
     place: Place
     version_id: str
     run_id: UUID
+    tries: int
+    """How often that was tried in vain."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Deletion:
 
     key: str
     version_id: str
+    tries: int
+    """How often that was tried in vain."""
 
 
 # Who reads
@@ -150,31 +155,50 @@ async def take_out(connection: Connection, zone_id: UUID) -> None:
     )
 
 
-async def next_to_move(connection: Connection, tried: Sequence[UUID]) -> ArchivableFile | None:
-    """A file that has left its zone and is neither moved nor deleted, locked; none that another replica is moving."""
+async def next_to_move(connection: Connection) -> ArchivableFile | None:
+    """A file that has left its zone and is neither moved nor deleted, locked.
+
+    None that another replica is moving, and none that was put off for longer.
+    """
     row = await connection.fetchrow(
         """
-        select file.id, file.zone_id, zone.namespace, zone.name, file.filename, file.version_id, file.archive_run_id
+        select file.id, file.zone_id, zone.namespace, zone.name, file.filename, file.version_id, file.archive_run_id,
+          file.archive_tries
         from landing_files as file
         join landing_zones as zone on zone.id = file.zone_id
         where file.archiving_at is not null and file.archived_at is null and file.archive_run_id is not null
-          and file.state = 'processed' and file.id <> all($1)
+          and file.state = 'processed' and (file.archive_again_at is null or file.archive_again_at <= now())
         order by file.uploaded_at
         limit 1
         for no key update of file skip locked
-        """,
-        tried,
+        """
     )
     if row is None:
         return None
     place = Place(row["namespace"], row["name"], row["filename"])
-    return ArchivableFile(row["id"], row["zone_id"], place, row["version_id"], row["archive_run_id"])
+    return ArchivableFile(
+        row["id"], row["zone_id"], place, row["version_id"], row["archive_run_id"], row["archive_tries"]
+    )
+
+
+async def put_off_move(connection: Connection, file_id: UUID, pause: timedelta, reason: str) -> None:
+    """Note that a locked file could not be moved, why, and for how long it is left alone."""
+    await connection.execute(
+        """
+        update landing_files
+        set archive_tries = archive_tries + 1, archive_again_at = now() + $2::interval, reason = $3
+        where id = $1
+        """,
+        file_id,
+        pause,
+        reason,
+    )
 
 
 async def note_moved(connection: Connection, file_id: UUID, key: str, version_id: str) -> None:
     """Note where a locked file lies now."""
     await connection.execute(
-        "update landing_files set key = $2, version_id = $3, archived_at = now() where id = $1",
+        "update landing_files set key = $2, version_id = $3, archived_at = now(), reason = null where id = $1",
         file_id,
         key,
         version_id,
@@ -198,13 +222,17 @@ async def unsaid_runs(db: asyncpg.Pool) -> list[UUID]:
 
 
 async def claim_saying(connection: Connection, run_id: UUID) -> tuple[UUID, str] | None:
-    """Pipeline id and name of a run, if it is to be said now: none of its files is on the way, and nobody said it."""
+    """Pipeline id and name of a run, if it is to be said now: none of its files is on the way, and nobody said it.
+
+    Those are not waited for that the store has refused to take.
+    """
     row = await connection.fetchrow(
         """
         update runs as run set said_at = now()
         where run_id = $1 and said_at is null and not exists (
           select from landing_files
           where archive_run_id = $1 and archiving_at is not null and archived_at is null and state = 'processed'
+            and archive_tries = 0
         )
         returning pipeline_id, pipeline
         """,
@@ -295,22 +323,32 @@ async def clear(connection: Connection, zone_id: UUID) -> None:
     )
 
 
-async def next_deletion(connection: Connection, tried: Sequence[Deletion]) -> Deletion | None:
-    """A deletion that may go ahead, locked; none that another replica is at."""
+async def next_deletion(connection: Connection) -> Deletion | None:
+    """A deletion that may go ahead, locked; none that another replica is at, and none that was put off for longer."""
     row = await connection.fetchrow(
         """
-        select key, version_id
+        select key, version_id, tries
         from store_deletions
-        where is_clear and (key, version_id) not in (select key, version_id from unnest($1::text[], $2::text[])
-          as tried (key, version_id))
+        where is_clear and (again_at is null or again_at <= now())
         order by requested_at
         limit 1
         for update skip locked
-        """,
-        [deletion.key for deletion in tried],
-        [deletion.version_id for deletion in tried],
+        """
     )
     return None if row is None else Deletion(**row)
+
+
+async def put_off_deletion(connection: Connection, deletion: Deletion, pause: timedelta) -> None:
+    """Note that a locked deletion was refused, and for how long it is left alone."""
+    await connection.execute(
+        """
+        update store_deletions set tries = tries + 1, again_at = now() + $3::interval
+        where key = $1 and version_id = $2
+        """,
+        deletion.key,
+        deletion.version_id,
+        pause,
+    )
 
 
 async def note_deleted(connection: Connection, deletion: Deletion) -> None:

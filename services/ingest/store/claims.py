@@ -186,7 +186,7 @@ async def last_file(connection: Connection, zone_id: UUID) -> ClaimedFile | None
         """
         select id, filename, key, version_id, size_bytes
         from landing_files
-        where zone_id = $1 and state in ('landed', 'processed') and (is_current or archived_at is not null)
+        where zone_id = $1 and state in ('landed', 'processed') and (is_current or archiving_at is not null)
         order by uploaded_at desc, filename desc
         limit 1
         """,

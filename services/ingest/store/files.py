@@ -17,7 +17,7 @@ _SHOWN = """
 _LISTED = """
   zone_id = $1
   and case
-    when $2::text is null then is_current or (archived_at is not null and state = 'processed')
+    when $2::text is null then is_current or (archiving_at is not null and state = 'processed')
     else state = $2
   end
 """
@@ -214,7 +214,7 @@ async def stored_version(db: asyncpg.Pool, zone_id: UUID, file_id: UUID) -> str 
 async def page(
     db: asyncpg.Pool, zone_id: UUID, state: FileState | None, *, limit: int, start: int
 ) -> list[LandingFile]:
-    """Files of a zone, the newest first; without a state, those that it holds and those that are archived."""
+    """Files of a zone, the newest first; without a state, those that it holds, has archived or is to archive."""
     rows = await db.fetch(
         f"""
         select {_SHOWN}

@@ -43,13 +43,34 @@ class DueZone:
     since: datetime
 
 
-async def create(db: asyncpg.Pool, zone: CreateZone) -> UUID | None:
+async def take_turn(connection: Connection, namespace_id: UUID) -> None:
+    """Let zones of a namespace be made before its end is noted, or after that."""
+    await connection.execute("select pg_advisory_xact_lock(hashtextextended('zones of ' || $1, 0))", str(namespace_id))
+
+
+async def note_removed_namespace(connection: Connection, namespace_id: UUID) -> None:
+    """Note that a namespace is gone, for zones that are still on their way to it."""
+    await connection.execute(
+        "insert into removed_namespaces (namespace_id) values ($1) on conflict do nothing", namespace_id
+    )
+
+
+async def is_namespace_removed(connection: Connection, namespace_id: UUID) -> bool:
+    """Whether the end of a namespace was heard."""
+    return bool(
+        await connection.fetchval(
+            "select exists (select from removed_namespaces where namespace_id = $1)", namespace_id
+        )
+    )
+
+
+async def create(connection: Connection, zone: CreateZone, namespace_id: UUID | None) -> UUID | None:
     """Its id, or None if the name is taken."""
-    zone_id: UUID | None = await db.fetchval(
+    zone_id: UUID | None = await connection.fetchval(
         """
         insert into landing_zones
-          (namespace, name, description, owner, expected_schema, processed_max_age_days, auto_purge)
-        values ($1, $2, $3, $4, $5, $6, $7)
+          (namespace, name, description, owner, expected_schema, processed_max_age_days, auto_purge, namespace_id)
+        values ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8)
         on conflict do nothing
         returning id
         """,
@@ -60,6 +81,7 @@ async def create(db: asyncpg.Pool, zone: CreateZone) -> UUID | None:
         zone.expected_schema,
         zone.processed_max_age_days,
         zone.auto_purge,
+        namespace_id,
     )
     return zone_id
 
@@ -71,9 +93,12 @@ async def change(db: asyncpg.Pool, zone: ChangeZone) -> bool:
             """
             update landing_zones
             set description = coalesce($3, description),
-              owner = coalesce($4, owner),
+              owner = case when 'owner' = any($8::text[]) then null else nullif(coalesce($4, owner), '') end,
               expected_schema = coalesce($5, expected_schema),
-              processed_max_age_days = coalesce($6, processed_max_age_days),
+              processed_max_age_days = case
+                when 'processed_max_age_days' = any($8::text[]) then null
+                else coalesce($6, processed_max_age_days)
+              end,
               auto_purge = coalesce($7, auto_purge),
               updated_at = now()
             where namespace = $1 and name = $2 and removed_at is null
@@ -86,6 +111,7 @@ async def change(db: asyncpg.Pool, zone: ChangeZone) -> bool:
             zone.expected_schema,
             zone.processed_max_age_days,
             zone.auto_purge,
+            list(zone.cleared),
         )
     )
 
@@ -104,16 +130,21 @@ async def remove(connection: Connection, namespace: str, name: str) -> UUID | No
     return zone_id
 
 
-async def names_in(connection: Connection, namespace: str, until: datetime) -> list[str]:
-    """The names of the zones of a namespace that were made up to a moment."""
+async def names_in(connection: Connection, namespace: str, namespace_id: UUID | None, until: datetime) -> list[str]:
+    """The names of the zones of a namespace.
+
+    Where its id is not known, or that of a zone's, they are those of its name that were made up to a moment.
+    """
     rows = await connection.fetch(
         """
         select name
         from landing_zones
-        where namespace = $1 and removed_at is null and created_at <= $2
+        where namespace = $1 and removed_at is null
+          and coalesce(namespace_id = $2, created_at <= $3)
         order by name
         """,
         namespace,
+        namespace_id,
         until,
     )
     return [row["name"] for row in rows]

@@ -29,7 +29,7 @@ from shared.lakehouse.manifests import PresentFile
 
 _FILES: Final = 64
 """So many a table has whose rows are replaced by key, unless it is small: each is rewritten when one row of it is."""
-_LEAST_FILE_ROWS: Final = 2 * ROWS_OF_GROUP
+_LEAST_FILE_ROWS: Final = ROWS_OF_GROUP
 """Of its files, so that a small table has few."""
 _WIDE_ROW_BYTES: Final = 16_384
 """What a row is taken to need where memory ran out: it may be wider than its types tell."""
@@ -146,16 +146,22 @@ class Batch:
 
     @contextmanager
     def new_rows(self) -> Iterator[str]:
-        """Run the query and keep its rows, on disk where memory does not hold them: a table, with `rowid` in order."""
+        """Run the query and keep its rows, on disk where memory does not hold them: a table, with `rowid` in order.
+
+        What is done with them is done as `_reading_files` says: joins are to have them on the right.
+        """
         before, after = self._cast()
         before = f"create or replace temp table {_NEW_ROWS} as {before}"
         with temporary(self.connection, _NEW_ROWS):
             with errors_of(self.writing.bound, before):
                 self.connection.execute(f"{before}{self.writing.bound.sql}{after}")
-            yield _NEW_ROWS
+            with _reading_files(self.connection):
+                yield _NEW_ROWS
 
     def keep_last(self, rows: str, ids: Sequence[int]) -> None:
         """Forget all new rows of a key but the last, by the watermark if there is one, else by position."""
+        if self._are_in_order(rows, ids):
+            return
         keys = ", ".join(column(number) for number in ids)
         watermark = self.writing.config.watermark_column
         last = f"select max(rowid) as place from {rows} group by {keys}"
@@ -169,6 +175,13 @@ class Batch:
             if count_of(self.connection, _LAST) < count_of(self.connection, rows):
                 self.connection.execute(f"delete from {rows} where rowid not in (select place from {_LAST})")
 
+    def _are_in_order(self, rows: str, ids: Sequence[int]) -> bool:
+        """Whether each key is greater than the one before, so that there is one row of each: that is soon found out."""
+        key = f"row({', '.join(column(number) for number in ids)})"
+        out_of_order = f"from (select {key} as key, lag({key}) over () as before from {rows}) where key <= before"
+        with engine_errors():
+            return self.connection.execute(f"select not exists ({out_of_order})").fetchone() == (True,)
+
     def table_rows(self, files: Sequence[PresentFile], ids: Sequence[int]) -> str:
         """The rows of some of the table's files, with these columns, the file and the place in it: a relation."""
         return rows_of([file.location for file in files], self.commit.schema, ids)
@@ -176,7 +189,7 @@ class Batch:
     def files_of(self, query: str, new_rows: int) -> list[DataFile]:
         """Write the rows of a query of ours, which gives all columns of the table; so many of them are new."""
         rows = self._file_rows(new_rows)
-        with engine_errors(), _sides_as_they_stand(self.connection):
+        with engine_errors():
             try:
                 return Copy(self.commit, self.connection, file_rows=rows).run(query)
             except duckdb.OutOfMemoryException:
@@ -228,13 +241,20 @@ class Batch:
 
 
 @contextmanager
-def _sides_as_they_stand(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Have joins hold the keys of the rows on the right: those on the left, of the table, are whole, and many."""
+def _reading_files(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Have DuckDB read the files of a table as fits them.
+
+    Joins hold the rows on the right, which are new: those on the left, of the table, are many. DuckDB would often have
+    it the other way round, as it knows little of files: that takes four times as long. And a file that it has read is
+    not looked at again, as it never changes.
+    """
     connection.execute("set disabled_optimizers = 'build_side_probe_side'")
+    connection.execute("set validate_external_file_cache = 'NO_VALIDATION'")
     try:
         yield
     finally:
         connection.execute("reset disabled_optimizers")
+        connection.execute("reset validate_external_file_cache")
 
 
 @contextmanager

@@ -73,7 +73,7 @@ class Copy:
         rows = _rows_of_group(connection, row_bytes or sum(map(_width, fields)))
         self._file_bytes = file_bytes
         self._rotated = f"row_group_size {rows}, file_size_bytes {file_bytes}" + (
-            f", row_groups_per_file {-(-file_rows // rows)}" if file_rows else ""
+            f", row_groups_per_file {max(file_rows // rows, 1)}" if file_rows else ""
         )
         by = f"partition_by ({', '.join(identifier(mark) for mark in self._marks)}), hive_file_pattern false"
         self.before = f"copy (select {', '.join(columns + marks)} from ("

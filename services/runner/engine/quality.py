@@ -1,32 +1,25 @@
 """Quality tests: queries that find violations, run on the branch before anybody else sees it."""
 
-import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date, datetime, time
-from decimal import Decimal
 from threading import Event, Timer
 from time import perf_counter
 from typing import Any, Final
-from uuid import UUID
 
 import duckdb
-import pyarrow as pa
 
 from contracts.reports import QualityResult, Severity
 from services.runner.config import QualityHeader
 from services.runner.domain import FailureKind
 from services.runner.engine.binding import Bound
+from services.runner.engine.samples import SAMPLE_ROWS, rows_of, sample_of
 from services.runner.engine.session import failure
 from services.runner.problems import WorkFailed
 
 TIMEOUT_SECONDS: Final = 60.0
-SAMPLE_ROWS: Final = 20
-LONGEST_TEXT: Final = 1000
-"""Characters of a value that a sample shows."""
-_EXACT: Final = 2**53
+LONGEST_MESSAGE: Final = 4000
 _BATCH_ROWS: Final = 2048
 
 
@@ -79,7 +72,7 @@ def _run(cursor: duckdb.DuckDBPyConnection, test: QualityTest, timeout_seconds: 
         sample_rows=sample,
         description=test.header.description or None,
         compiled_sql=None if isinstance(test.bound, str) else test.bound.sql,
-        message=message and message.replace("\0", "�"),
+        message=message and message.replace("\0", "�")[:LONGEST_MESSAGE],
     )
 
 
@@ -110,7 +103,7 @@ def _violations(
             raise failure(error, bound) from error
         except duckdb.Error as error:
             raise failure(error, bound) from error
-    return count, [json_safe(row) for row in sample]
+    return count, sample_of(sample)
 
 
 @contextmanager
@@ -127,67 +120,3 @@ def _interrupted_after(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Ite
         yield is_late
     finally:
         timer.cancel()
-
-
-def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of a batch in Python's values, and as text those that Python has none for."""
-    columns = [_values(column) for column in batch.columns]
-    return [dict(zip(batch.schema.names, values, strict=True)) for values in zip(*columns, strict=True)]
-
-
-def _values(column: pa.Array) -> list[Any]:
-    try:
-        return list(column.to_pylist())
-    except (OverflowError, ValueError):
-        return [_value(one) for one in column]
-
-
-def _value(one: pa.Scalar) -> Any:
-    """A value of a column of which not all have one in Python: infinity, and what is before year 1 or beyond 9999."""
-    match one:
-        case pa.StructScalar():
-            return {name: _value(item) for name, item in one.items()}
-        case pa.MapScalar():
-            return [(_value(item["key"]), _value(item["value"])) for item in one.values or []]
-        case pa.ListScalar() | pa.FixedSizeListScalar():
-            return None if one.values is None else [_value(item) for item in one.values]
-    try:
-        return one.as_py()
-    except (OverflowError, ValueError):
-        return _INFINITIES.get(one.value) or str(one.cast(pa.string()))
-
-
-_INFINITIES: Final = {
-    2**63 - 1: "infinity",
-    -(2**63 - 1): "-infinity",
-    2**31 - 1: "infinity",
-    -(2**31 - 1): "-infinity",
-}
-"""How DuckDB says infinity in Arrow, which has none: in timestamps and in dates."""
-
-
-def json_safe(value: Any) -> Any:
-    """A value as JSON keeps it without loss: numbers that it would round become text."""
-    match value:
-        case None | bool():
-            return value
-        case int():
-            return value if -_EXACT <= value <= _EXACT else str(value)
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case str():
-            # PostgreSQL keeps no NUL, neither in text nor in JSON.
-            text = value.replace("\0", "�")
-            return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
-        case Decimal() | UUID():
-            return str(value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case bytes():
-            return value[: LONGEST_TEXT // 2].hex()
-        case dict():
-            return {json_safe(str(key)): json_safe(item) for key, item in value.items()}
-        case list() | tuple():
-            return [json_safe(item) for item in value]
-        case _:
-            return str(value)

@@ -58,9 +58,16 @@ class Touched:
         return self.rows == self.file.rows
 
 
-def same(ids: Collection[int], one: str, other: str) -> str:
-    """The condition that two rows have the same values in these columns; null is a value like any other."""
-    return " and ".join(f"{one}.{column(number)} is not distinct from {other}.{column(number)}" for number in ids)
+def same(ids: Collection[int], one: str, other: str, *, filled: Collection[int] = ()) -> str:
+    """The condition that two rows have the same values in these columns; null is a value like any other.
+
+    `filled` are columns without nulls on the right of a join: of what is on the left, DuckDB then reads only where
+    values lie between theirs.
+    """
+    return " and ".join(
+        f"{one}.{column(number)} {'=' if number in filled else 'is not distinct from'} {other}.{column(number)}"
+        for number in ids
+    )
 
 
 def live_files(commit: Commit) -> list[PresentFile]:
@@ -96,12 +103,21 @@ def touched_files(
         return []
     must_have_ids(connection, commit, files)
     table = rows_of([file.location for file in files], commit.schema, ids)
+    condition = same(ids, "t", "k", filled=_filled(connection, keys, ids))
     counts = dict(
         connection.execute(
-            f"select {FILE}, count(*) from {table} t semi join {keys} k on {same(ids, 't', 'k')} group by all"
+            f"select {FILE}, count(*) from {table} t semi join {keys} k on {condition} group by all"
         ).fetchall()
     )
     return [Touched(file, counts[file.location]) for file in files if file.location in counts]
+
+
+def _filled(connection: duckdb.DuckDBPyConnection, keys: str, ids: Sequence[int]) -> set[int]:
+    """Those of the columns that have no nulls."""
+    columns = ", ".join(f"count(*) = count({column(number)})" for number in ids)
+    found = connection.execute(f"select {columns} from {keys}").fetchone()
+    assert found is not None, "counts are one row"
+    return {number for number, is_filled in zip(ids, found, strict=True) if is_filled}
 
 
 def candidates(

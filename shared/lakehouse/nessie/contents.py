@@ -1,5 +1,6 @@
 """What is in Nessie under the names of tables and views, at a reference, and the operations that change it."""
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -14,6 +15,8 @@ T = TypeVar("T")
 _KINDS: Final = {"ICEBERG_TABLE": RelationKind.TABLE, "ICEBERG_VIEW": RelationKind.VIEW}
 """Nessie's types of content → what a name of that content stands for."""
 _BEGINNING: Final = segment(MAIN, at=BEGINNING)
+_SEEN: Final = 1000
+"""Contents of branches that are remembered: what was looked at is mostly moved soon after."""
 
 
 class Contents:
@@ -21,6 +24,8 @@ class Contents:
 
     def __init__(self, api: NessieApi) -> None:
         self._api = api
+        self._seen: OrderedDict[tuple[str, Qualified], tuple[str, Json | None]] = OrderedDict()
+        """What a branch held under a name when it was looked at last, and the hash of the commit at which it did."""
 
     async def relations(self, at: str = MAIN) -> dict[Qualified, Relation]:
         """Which tables and views there are at a reference, by name."""
@@ -37,14 +42,16 @@ class Contents:
 
         Nessie does not look into the metadata.
         """
-        at, content = await self._content(branch, name)
-        found = content["metadataLocation"] if content else None
-        if found != expected:
-            raise Conflict(f"{str(name)!r} on {branch!r} is at {found}, not at {expected}")
+        # Where it has moved since it was seen, the commit is refused: it is one at the hash of then.
+        at, content = self._seen.pop((segment(branch), name), ("", None))
+        if not at or _location(content) != expected:
+            at, content = await self._content(segment(branch), name)
+        if _location(content) != expected:
+            raise Conflict(f"{str(name)!r} on {branch!r} is at {_location(content)}, not at {expected}")
         if content is not None and new is not None and content["type"] != _content_of(new)["type"]:
             # What stands for a table cannot stand for a view by one commit.
             await self._api.commit(branch, at, f"drop {name}", [_change(name, content, None)])
-            at, content = await self._content(branch, name)
+            at, content = await self._content(segment(branch), name)
         await self._api.commit(branch, at, f"write {name}", [_change(name, content, new)])
 
     async def changed(self, path: str, since: str) -> set[Qualified]:
@@ -79,18 +86,18 @@ class Contents:
     async def _relation(self, name: Qualified, path: str) -> Relation | None:
         if path == _BEGINNING:
             return None
-        try:
-            answer = await self._api.get(f"/trees/{path}/contents/{name}")
-        except Refused as refused:
-            if refused.code != "CONTENT_NOT_FOUND":
-                raise
-            return None
-        return relation_of(answer["content"])
+        found = await self._content(path, name)
+        if path.partition("@")[0] != MAIN:
+            self._seen[path, name] = found
+            while len(self._seen) > _SEEN:
+                self._seen.popitem(last=False)
+        _, content = found
+        return None if content is None else relation_of(content)
 
-    async def _content(self, branch: str, name: Qualified) -> tuple[str, Json | None]:
-        """What an open branch holds under a name now, and the hash of the commit at which it does."""
+    async def _content(self, path: str, name: Qualified) -> tuple[str, Json | None]:
+        """What the reference of a path holds under a name now, and the hash of the commit at which it does."""
         body = {"requestedKeys": [{"elements": list(name)}]}
-        answer = await self._api.ask("POST", f"/trees/{segment(branch)}/contents", body=body, query={})
+        answer = await self._api.ask("POST", f"/trees/{path}/contents", body=body, query={})
         contents = answer["contents"]
         return answer["effectiveReference"]["hash"], contents[0]["content"] if contents else None
 
@@ -98,6 +105,10 @@ class Contents:
 def relation_of(content: Json) -> Relation:
     """The table or view that a content is."""
     return Relation(_KINDS[content["type"]], content["metadataLocation"])
+
+
+def _location(content: Json | None) -> str | None:
+    return content["metadataLocation"] if content else None
 
 
 def is_relation(key: Json) -> bool:

@@ -37,7 +37,10 @@ class Log:
 
     async def at(self, snapshot: str) -> Merged:
         """The merge that a snapshot is of, and which Nessie has just told of."""
-        async for entry in self._commits(None, newest=snapshot):
+        newest = await self._api.get(
+            f"/trees/{segment(MAIN, at=snapshot)}/history", fetch="ALL", **{"max-records": "1"}
+        )
+        for entry in newest["logEntries"]:
             return _merged(entry)
         raise Unavailable(f"Nessie's log does not have {snapshot!r}, which it answered")
 
@@ -51,18 +54,15 @@ class Log:
 
     async def _find(self, name: str, value: str, since: str) -> Merged | None:
         wanted = f"{literal(name)} in commit.properties && commit.properties[{literal(name)}] == {literal(value)}"
-        async for entry in self._commits(wanted, oldest=since):
+        # Nessie looks for the end only among the commits that are wanted: without it, it would go through all of them.
+        async for entry in self._commits(f"commit.hash == {literal(since)} || ({wanted})", oldest=since):
             merged = _merged(entry)
             if merged.snapshot != since:
                 return merged
         return None
 
-    async def _commits(
-        self, wanted: str | None, *, newest: str | None = None, oldest: str = BEGINNING
-    ) -> AsyncIterator[Json]:
-        query = {"fetch": "ALL"}
-        if wanted is not None:
-            query["filter"] = wanted
+    async def _commits(self, wanted: str, *, newest: str | None = None, oldest: str = BEGINNING) -> AsyncIterator[Json]:
+        query = {"fetch": "ALL", "filter": wanted}
         if oldest != BEGINNING:
             query["limit-hash"] = _snapshot(oldest)
         path = f"/trees/{segment(MAIN, at=_snapshot(newest) if newest else '')}/history"

@@ -33,23 +33,24 @@ class Merging:
             return earlier
         if reference is None:
             raise await self._references.gone(branch)
+        if reference["hash"] == _base(reference):
+            return None
         try:
-            changed = await self._contents.changed(segment(branch, at=reference["hash"]), _base(reference))
-            if not changed:
-                return None
-            merged_at = await self._move_main(reference, changed, properties(branch, run_id, attempt))
+            merged_at = await self._move_main(reference, properties(branch, run_id, attempt))
         except Refused as refused:
             if not refused.is_missing_reference:
                 raise
             raise await self._references.gone(branch) from refused
+        if merged_at is None:
+            return None
         merged, _ = await asyncio.gather(self._log.at(merged_at), self._branches.close_merged(reference, merged_at))
         return merged
 
     async def _merge_of(self, run_id: UUID | None, since: str) -> Merged | None:
         return None if run_id is None else await self._log.of_run(run_id, since)
 
-    async def _move_main(self, reference: Json, changed: set[Qualified], said: dict[str, str]) -> str:
-        """Merge a branch that has changed these tables, and give the snapshot that came of it."""
+    async def _move_main(self, reference: Json, said: dict[str, str]) -> str | None:
+        """Merge a branch that was committed to, and give the snapshot that came of it; None where no table changed."""
         branch, base = reference["name"], _base(reference)
         body = {
             "fromRefName": branch,
@@ -64,7 +65,7 @@ class Merging:
             if refused.status != 409:
                 raise
             # Nessie also names keys that are not in conflict.
-            moved = changed & await self._contents.changed(MAIN, base)
+            moved = await self._changed(reference) & await self._contents.changed(MAIN, base)
             if not moved:
                 raise Unavailable(f"Nessie did not merge {branch!r} now: {refused.message}") from refused
             raise MergeConflict(branch, tuple(sorted(moved))) from refused
@@ -79,7 +80,13 @@ class Merging:
         # Somebody else has merged it since it was looked at.
         if merged := await self._log.of_branch(branch, base):
             return merged.snapshot
+        if not await self._changed(reference):
+            return None
         raise Unavailable(f"Nessie did not apply the merge of {branch!r}, and does not say why")
+
+    async def _changed(self, reference: Json) -> set[Qualified]:
+        """What a branch has changed. It is asked for where it is needed only: Nessie goes through all tables for it."""
+        return await self._contents.changed(segment(reference["name"], at=reference["hash"]), _base(reference))
 
 
 def _base(reference: Json) -> str:

@@ -145,6 +145,19 @@ async def test_a_file_of_the_largest_size_travels_and_a_larger_one_is_refused_wi
         await world.read(pipeline, "image.png")
 
 
+async def test_a_test_that_is_no_text_is_an_error_of_that_one_by_name(world: World) -> None:
+    pipeline = await world.pipeline()
+    await world.write(pipeline, "tests/quality/good.sql", "select 1")
+    await world.objects.put(folder(pipeline) + "tests/quality/bad.sql", b"-- @severity: warn\nselect \xff")
+
+    listed = await world.bus.ask(ListQualityTests(pipeline=pipeline))
+
+    bad, good = listed.tests
+    assert (good.name, good.sql, good.error) == ("good", "select 1", None)
+    assert (bad.name, bad.sql, bad.severity) == ("bad", "", "error")
+    assert bad.error == f"'{folder(pipeline)}tests/quality/bad.sql' is not UTF-8: byte 26 is 0xff"
+
+
 async def test_files_are_listed_by_prefix_page_and_exclusion(world: World) -> None:
     namespace = await world.namespace()
     one = await world.pipeline("a", namespace=namespace)

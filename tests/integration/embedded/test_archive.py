@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from contracts.landing import RemoveFile, RemoveZone
+from contracts.landing import FileState, RemoveFile
 from infra.stacks.stack import Stack
 from services.ingest.service import serve
 from tests.landing import Neighbours, keys, neighbours, orders, processed, zone_with
@@ -35,6 +35,8 @@ async def test_a_file_that_cannot_be_archived_holds_up_no_other(they: Neighbours
         return await keys(they, zone) == {long, f"_processed/{run_id}/a.csv"} and not await keys(they, other)
 
     await eventually(is_done)
-    assert processed(they, run_id) == []
-    await they.gateway.ask(RemoveZone(namespace="default", name=zone.name))
-    await eventually(lambda: processed(they, run_id))
+    [said] = await eventually(lambda: processed(they, run_id))
+    assert said["zones"] == [{"namespace": "default", "zone": zone.name, "files": 2, "archived": 1}]
+    kept = (await they.files(zone))[long]
+    assert kept.state is FileState.PROCESSED
+    assert (kept.reason or "").startswith("it cannot be archived: ")

@@ -35,6 +35,30 @@ async def test_a_pipeline_has_the_fields_that_clients_know(user: Client) -> None
     assert TIME.fullmatch(pipeline["published_at"])
 
 
+async def test_null_clears_what_need_not_be_said(user: Client, http: httpx.AsyncClient) -> None:
+    zone, name = unique("owned"), unique("owned")
+    pipeline = await user.pipeline(f"default.silver.{name}", "select 1 as id")
+    await user.succeeded(await user.run(pipeline))
+    await user.zone(zone)
+    owned = (
+        (f"/pipelines/default/silver/{name}", f"/pipelines/default/silver/{name}"),
+        (f"/tables/default/silver/{name}/metadata", f"/tables/default/silver/{name}"),
+        (f"/landing-zones/default/{zone}", f"/landing-zones/default/{zone}"),
+    )
+    for put, get in owned:
+        assert (await http.put(put, json={"owner": "ana", "description": "hers"})).is_success
+
+        assert (await http.put(put, json={"owner": None, "description": None})).is_success
+
+        shown = await user.get(get)
+        assert (shown["owner"], shown["description"]) == (None, "hers")
+
+    kept = f"/landing-zones/default/{zone}"
+    assert (await http.put(kept, json={"processed_max_age_days": 3})).json()["processed_max_age_days"] == 3
+    assert (await http.put(kept, json={"owner": "bob"})).json()["processed_max_age_days"] == 3
+    assert (await http.put(kept, json={"processed_max_age_days": None})).json()["processed_max_age_days"] is None
+
+
 async def test_a_publication_that_does_not_pass_says_what_is_wrong_in_each_file(
     user: Client, http: httpx.AsyncClient
 ) -> None:
@@ -146,6 +170,7 @@ async def test_lineage_says_what_tables_and_their_columns_come_from(user: Client
             },
             {"name": "at", "sources": []},
         ],
+        "unknown": None,
     }
     problem(await http.get("/lineage/columns", params={"table": f"{space}.gold.draft"}), 404, "NOT_FOUND")
     problem(await http.get("/lineage/columns", params={"table": "x"}), 400, "INVALID_ARGUMENT")

@@ -1,8 +1,10 @@
 """The SQL of namespaces."""
 
+from uuid import UUID
+
 import asyncpg
 
-from contracts.namespaces import Namespace
+from contracts.namespaces import FoundNamespace, Namespace
 from shared.database import Connection
 
 _SHOWN = "name, description, created_by, created_at"
@@ -36,11 +38,10 @@ async def names(db: asyncpg.Pool) -> list[str]:
     return [row["name"] for row in rows]
 
 
-async def find(db: asyncpg.Pool, name: str) -> Namespace | None:
+async def find(db: asyncpg.Pool, name: str) -> FoundNamespace | None:
     """The namespace of this name; None if there is none."""
-    return _namespace(
-        await db.fetchrow(f"select {_SHOWN} from namespaces where name = $1 and deleted_at is null", name)
-    )
+    row = await db.fetchrow(f"select id, {_SHOWN} from namespaces where name = $1 and deleted_at is null", name)
+    return FoundNamespace.model_validate(dict(row)) if row else None
 
 
 async def create(db: asyncpg.Pool, name: str, description: str, created_by: str | None) -> Namespace | None:
@@ -51,7 +52,7 @@ async def create(db: asyncpg.Pool, name: str, description: str, created_by: str 
             insert into namespaces (name, description, created_by)
             values ($1, $2, $3)
             on conflict (name) do update
-            set description = $2, created_by = $3, created_at = now(), deleted_at = null
+            set id = gen_random_uuid(), description = $2, created_by = $3, created_at = now(), deleted_at = null
             where namespaces.deleted_at is not null
             returning {_SHOWN}
             """,
@@ -79,10 +80,12 @@ async def keep_from_deletion(db: Connection, name: str) -> bool:
     return found is not None
 
 
-async def lock(db: Connection, name: str) -> bool:
-    """Let nobody use a namespace until the transaction ends; False if there is none of that name."""
-    found = await db.fetchval("select name from namespaces where name = $1 and deleted_at is null for update", name)
-    return found is not None
+async def lock(db: Connection, name: str) -> UUID | None:
+    """Let nobody use a namespace until the transaction ends, and give its id; None if there is none of that name."""
+    found: UUID | None = await db.fetchval(
+        "select id from namespaces where name = $1 and deleted_at is null for update", name
+    )
+    return found
 
 
 async def delete(db: Connection, name: str) -> None:

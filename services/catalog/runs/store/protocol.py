@@ -18,7 +18,8 @@ status, attempt, queue_number, claimed_at, heard_at, cancel_requested_at, ending
 outage_since, retries, conflicts, file_changes
 """
 _COLUMNS = f"""
-id, pipeline_id, pipeline, trigger, version, pins, parameters, dry_run, created_at, started_at, phase_profiles, {_STATE}
+id, pipeline_id, pipeline, trigger, version, pins, wanted_version, draft_pins, parameters, dry_run, created_at,
+started_at, phase_profiles, {_STATE}
 """
 
 _find = f"select {_COLUMNS} from runs where id = $1"
@@ -34,12 +35,21 @@ class StoredRun:
     trigger: str
     version: int | None
     pins: Mapping[str, str]
+    wanted_version: int | None
+    draft_pins: Mapping[str, str]
     parameters: Mapping[str, Any]
     dry_run: bool
     created_at: datetime
     started_at: datetime | None
     phases: Sequence[Mapping[str, Any]]
     state: RunState
+
+    @property
+    def code(self) -> tuple[int | None, Mapping[str, str]]:
+        """What it ran: a version, or the files of a draft; what it was to run, if it ended before it was queued."""
+        if self.pins:
+            return self.version, self.pins
+        return self.wanted_version, self.draft_pins
 
 
 async def find(db: Executor, run_id: UUID) -> StoredRun | None:
@@ -85,6 +95,8 @@ def _stored(row: asyncpg.Record | None) -> StoredRun | None:
         trigger=row["trigger"],
         version=row["version"],
         pins=row["pins"] or {},
+        wanted_version=row["wanted_version"],
+        draft_pins=row["draft_pins"] or {},
         parameters=row["parameters"],
         dry_run=row["dry_run"],
         created_at=row["created_at"],

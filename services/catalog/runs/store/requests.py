@@ -78,14 +78,15 @@ async def insert_run(
     *,
     pipeline_id: UUID,
     draft_pins: Mapping[str, str] | None,
+    retry_of: UUID | None,
     now: datetime,
 ) -> None:
     """Record a pending run."""
     await db.execute(
         """
         insert into runs
-          (id, pipeline_id, pipeline, trigger, parameters, dry_run, wanted_version, draft_pins, created_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+          (id, pipeline_id, pipeline, trigger, parameters, dry_run, wanted_version, draft_pins, retry_of, created_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         """,
         run_id,
         pipeline_id,
@@ -95,6 +96,7 @@ async def insert_run(
         request.dry_run,
         request.version,
         draft_pins,
+        retry_of,
         now,
     )
 
@@ -107,13 +109,14 @@ class WaitingRun:
     trigger: str
     wanted_version: int | None
     draft_pins: Mapping[str, str] | None
+    retry_of: UUID | None
 
 
 async def oldest_waiting(db: Connection, pipeline_id: UUID) -> WaitingRun | None:
     """The run of a locked pipeline that is to be queued now; None if none waits or one is queued."""
     row = await db.fetchrow(
         """
-        select id, trigger, wanted_version, draft_pins
+        select id, trigger, wanted_version, draft_pins, retry_of
         from runs
         where pipeline_id = $1 and queued_at is null and finished_at is null
           and not exists (
