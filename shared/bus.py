@@ -26,7 +26,7 @@ from contracts.health import CheckHealth, Dependency, Health
 from contracts.messages import Event, Query
 from shared.answers import read_answer
 from shared.background import background, end, every
-from shared.deliveries import ACK_WAIT_SECONDS, Delivery
+from shared.deliveries import ACK_WAIT_SECONDS, Delivery, straight_to
 from shared.errors import Internal, Invalid, Unavailable
 from shared.events import MAX_MESSAGE_BYTES, decode_event, event_body, event_headers, event_id
 from shared.failures import retry_delay
@@ -98,7 +98,14 @@ class Bus:
         """
         self.heard[event] = handler
         if event.stored:
-            self._pulling.subscriber(event, ACK_WAIT_SECONDS, max_workers=EVENT_CONCURRENCY)(handler)
+            subscriber = self._pulling.subscriber(event, ACK_WAIT_SECONDS, max_workers=EVENT_CONCURRENCY)
+            subscriber(handler)
+            subscriber.consume = straight_to(
+                handler,
+                event,
+                subscriber=subscriber,
+                delivery=lambda raw: self._delivery(raw, context=self.broker.context),
+            )
         else:
             self.broker.subscriber(event.subject, decoder=decode_event)(handler)
 

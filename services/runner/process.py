@@ -164,7 +164,12 @@ def _compact(workplace: Workplace, order: CompactOrder) -> None:
         assert isinstance(heard, CommitOn), f"{type(heard).__name__} is no branch"
         if heard.branch is None:
             return
-        if not commit_rewritten(workplace.catalog_of(heard.branch), name, rewritten):
+        try:
+            is_committed = commit_rewritten(workplace.catalog_of(heard.branch), name, rewritten)
+        except Exception as error:
+            parent.say(_failed(error))
+            return
+        if not is_committed:
             parent.say(NotCompacted())
             return
         parent.say(Compacted())

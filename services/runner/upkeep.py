@@ -226,6 +226,8 @@ class Upkeep:
         try:
             await process.send(CommitOn(branch=branch))
             said = await self._answered(process, table, branch)
+            if isinstance(said, Failed):
+                log.warning("a table could not be compacted", table=str(table), error=said.error)
             if not isinstance(said, Compacted):
                 return False
             await self.resources.lakehouse.merge(branch, None, None)

@@ -15,10 +15,26 @@ from contracts.maintenance import UpkeepJob
 from contracts.names import Qualified
 from contracts.runs import RunStatus
 from infra.stacks.stack import Stack
+from services.runner.domain import FailureKind
 from services.runner.engine.compaction import commit_rewritten, rewrite_small_files
 from services.runner.engine.session import open_connection
+from services.runner.frames import (
+    AskLocations,
+    AskMove,
+    CommitOn,
+    CompactOrder,
+    Failed,
+    FromProcess,
+    Moved,
+    Rewritten,
+    Validated,
+    ValidationOrder,
+)
+from services.runner.locating import locate
+from services.runner.pool import Process, pool
 from services.runner.service import serve
 from shared.lakehouse.port import MAIN, Lakehouse, MergeConflict
+from shared.object_store import ObjectStore
 from tests.lives import command_of, signalled
 from tests.running import Surroundings, surroundings
 from tests.tables import Catalogs, append, merged, new_branch, new_table, read, rows
@@ -209,6 +225,34 @@ async def test_a_process_that_is_killed_in_the_middle_leaves_the_table_good(
     await around.finished(await around.request(f"{APPENDING}select 99 as n", pipeline=str(table)))
     assert await compacted(on, table) <= 3
     assert read(on(MAIN), table) == [*range(MIN_FILES), 98, 99]
+
+
+async def test_a_branch_that_is_closed_under_a_compaction_ends_it_and_not_its_process(
+    stack: Stack, lake: Lakehouse, on: Catalogs, objects: ObjectStore, table: Qualified
+) -> None:
+    await scattered(lake, on, table, 5)
+    branch = await new_branch(lake)
+
+    async def said(process: Process, order: CompactOrder | CommitOn | ValidationOrder, at: str) -> FromProcess:
+        await process.send(order)
+        while True:
+            match await process.receive():
+                case AskLocations(tables=tables):
+                    await process.send(await locate(lake, objects, tables, at))
+                case AskMove():
+                    await process.send(Moved(refused="closed", message=f"{at} is closed"))
+                case answer:
+                    return answer
+
+    without_role = stack.settings.model_copy(update={"s3_run_role": None})
+    async with pool(without_role) as processes, processes.process() as process:
+        assert isinstance(await said(process, CompactOrder(table=str(table), at_least=5), MAIN), Rewritten)
+        failed = await said(process, CommitOn(branch=branch), branch)
+        goes_on = await said(process, ValidationOrder(pipeline=str(table), files={"pipeline.sql": "select 1"}), MAIN)
+
+    assert isinstance(failed, Failed)
+    assert (failed.kind, failed.error) == (FailureKind.CLOSED, f"{branch} is closed")
+    assert isinstance(goes_on, Validated)
 
 
 async def test_a_run_that_merges_first_wins_and_nothing_of_it_is_lost(

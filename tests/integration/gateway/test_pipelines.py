@@ -238,14 +238,15 @@ async def test_a_dry_run_says_what_would_change_and_can_be_run_again(user: Clien
     body = {"namespace": namespace, "layer": layer, "pipeline": name, "dry_run": True}
 
     run = await user.succeeded((await user.post("/runs", body))["run_id"])
-    again = await http.post(f"/runs/{run['id']}/retry")
+    key = {"Idempotency-Key": uuid4().hex}
+    again, repeated = [await http.post(f"/runs/{run['id']}/retry", headers=key) for _ in range(2)]
 
     [change] = run["changes"]
     assert (change["table"], change["is_new"], change["rows_added"]) == (pipeline, True, 3)
     assert change["schema_changes"] == [{"column": "id", "change": "added", "before": None, "after": "BIGINT"}]
     problem(await http.get(f"/tables/{pipeline.replace('.', '/')}"), 404, "NOT_FOUND")
     assert again.status_code == 202
-    assert again.json()["run_id"] != run["id"]
+    assert again.json()["run_id"] == repeated.json()["run_id"] != run["id"]
     assert (await user.succeeded(again.json()["run_id"]))["dry_run"] is True
 
 
