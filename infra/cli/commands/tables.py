@@ -44,6 +44,10 @@ def tables(
         ],
         empty="There is no table on main.",
     )
+    for table in found:
+        if table["problem"] is not None:
+            name = f"{table['namespace']}.{table['layer']}.{table['name']}"
+            call.console.print(f"{name}: {table['problem']}", style="yellow", markup=False)
 
 
 @command
