@@ -2,10 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from contracts.messages import Event, Message, Query
 from contracts.names import Layer, Name, PipelineName
@@ -13,6 +13,13 @@ from contracts.paging import PageRequest
 from contracts.reports import Severity
 from contracts.runs import PinnedFile
 from contracts.text import Number, Text
+
+
+def _version_or_draft(value: Any) -> Any:
+    # Of a union pydantic tells what each of its parts has against it.
+    if isinstance(value, str) and value != "draft" and not value.isdecimal():
+        raise ValueError(f"{value!r} is neither the number of a version nor 'draft'")
+    return value
 
 
 class ZoneReference(Message):
@@ -333,7 +340,9 @@ class CompareVersion(Query[VersionDiff], PageRequest, subject="catalog.compare_v
 
     pipeline: PipelineName
     version: Number = Field(ge=1, le=2**31 - 1)
-    against: Annotated[Number, Field(ge=1, le=2**31 - 1)] | Literal["draft"] = "draft"
+    against: Annotated[
+        Annotated[Number, Field(ge=1, le=2**31 - 1)] | Literal["draft"], BeforeValidator(_version_or_draft)
+    ] = "draft"
 
 
 class DraftPins(Message):

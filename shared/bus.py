@@ -26,7 +26,7 @@ from contracts.health import CheckHealth, Dependency, Health
 from contracts.messages import Event, Query
 from shared.answers import read_answer
 from shared.background import background, end, every
-from shared.deliveries import ACK_WAIT_SECONDS, Delivery
+from shared.deliveries import ACK_WAIT_SECONDS, Delivery, straight_to
 from shared.errors import Internal, Invalid, Unavailable
 from shared.events import MAX_MESSAGE_BYTES, decode_event, event_body, event_headers, event_id
 from shared.failures import retry_delay
@@ -98,7 +98,14 @@ class Bus:
         """
         self.heard[event] = handler
         if event.stored:
-            self._pulling.subscriber(event, ACK_WAIT_SECONDS, max_workers=EVENT_CONCURRENCY)(handler)
+            subscriber = self._pulling.subscriber(event, ACK_WAIT_SECONDS, max_workers=EVENT_CONCURRENCY)
+            subscriber(handler)
+            subscriber.consume = straight_to(
+                handler,
+                event,
+                subscriber=subscriber,
+                delivery=lambda raw: self._delivery(raw, context=self.broker.context),
+            )
         else:
             self.broker.subscriber(event.subject, decoder=decode_event)(handler)
 
@@ -148,26 +155,19 @@ class Bus:
         """Connect, hear and answer, also how the service is, until the block is left."""
         health = f"{self.service}.health"
         self.broker.subscriber(health, queue=self.service, include_in_schema=False)(self.health)
-        await self._start()
-        connection = self.connection
         try:
+            await self._start()
             async with background(lambda: every(CONSUMER_SECONDS, lambda: self._pulling.keep(self.jetstream))):
                 yield
         finally:
-            try:
-                # NATS may be away: then there is nothing to say farewell to.
-                with suppress(nats.errors.Error, OSError):
-                    await self.broker.stop()
-            finally:
-                await close_for_good(connection)
+            if self.broker.config.connection_state:
+                await self._leave(self.connection)
 
     async def _start(self) -> None:
         """Start once the server and its streams can be reached: they may come up after us."""
         for attempt in range(1, 1000):
             try:
-                # nats-py waits without an end for the close of a connection whose TLS handshake took too long.
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    await self.broker.connect()
+                await self._connect()
                 await self._pulling.make(self.jetstream)
                 await self.broker.start()
             except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
@@ -176,6 +176,26 @@ class Bus:
             else:
                 return self._pulling.be_patient()
         raise Unavailable("NATS cannot be reached")
+
+    async def _connect(self) -> None:
+        connecting = asyncio.create_task(self.broker.connect())
+        try:
+            # nats-py waits without an end for the close of a connection whose TLS handshake took too long.
+            await asyncio.wait({connecting}, timeout=CONNECT_SECONDS)
+            if not connecting.done():
+                raise TimeoutError(f"no connection within {CONNECT_SECONDS:g} s")
+            connecting.result()
+        finally:
+            # While it tries one address after the other, it loses nearly every second cancellation.
+            await end({connecting})
+
+    async def _leave(self, connection: NatsClient) -> None:
+        try:
+            # NATS may be away: then there is nothing to say farewell to.
+            with suppress(nats.errors.Error, OSError):
+                await self.broker.stop()
+        finally:
+            await close_for_good(connection)
 
     async def health(self, query: CheckHealth) -> Health:
         """Say that the service is there, and which of the servers that it depends on are."""
@@ -270,7 +290,12 @@ class Bus:
 async def close_for_good(connection: NatsClient) -> None:
     """Close a connection, also one that is lost: it would look for its server for as long as the process lives."""
     reconnecting = connection._reconnection_task
-    await connection.close()
+    if not connection.is_connected:
+        # Nobody takes what was not sent: closing would stop half way when it tries that.
+        connection._pending.clear()
+        connection._pending_data_size = 0
+    with suppress(OSError):
+        await connection.close()
     if reconnecting is not None:
         # Closing cancels it once, which it may lose.
         await end({reconnecting})

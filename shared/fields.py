@@ -1,5 +1,6 @@
 """What is wrong with what somebody has sent: field by field, with what was there."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -11,9 +12,14 @@ _TOLD_ALREADY: Final = ("missing", "extra_forbidden", "value_error", "assertion_
 
 def field_problems(error: ValidationError, *, whole: str) -> str:
     """All problems in one line; `whole` is what the thing is called that has the fields."""
+    return told(error.errors(), whole=whole)
+
+
+def told(problems: Iterable[Mapping[str, Any]], *, whole: str) -> str:
+    """The same of problems as pydantic lists them."""
     return "; ".join(
         f"{'.'.join(map(str, problem['loc'])) or whole}: {problem['msg']}{_found(problem['type'], problem['input'])}"
-        for problem in error.errors()
+        for problem in problems
     )
 
 

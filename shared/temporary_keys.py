@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from xml.etree import ElementTree
 
-import httpx
+import aiohttp
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -39,14 +39,15 @@ class TemporaryKey:
 @asynccontextmanager
 async def temporary_keys(settings: Settings, role: str) -> AsyncIterator["TemporaryKeys"]:
     """Ask for keys with those of a role, for as long as the block lasts."""
-    async with httpx.AsyncClient(verify=trusting(settings.s3_ca_file), trust_env=False, timeout=10) as http:
+    connector = aiohttp.TCPConnector(ssl=trusting(settings.s3_ca_file))
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=10)) as http:
         yield TemporaryKeys(http, settings, settings.s3_key(role))
 
 
 class TemporaryKeys:
     """Keys made of one that is given for good."""
 
-    def __init__(self, http: httpx.AsyncClient, settings: Settings, key: S3Key) -> None:
+    def __init__(self, http: aiohttp.ClientSession, settings: Settings, key: S3Key) -> None:
         self._http = http
         self._url = (settings.s3_sts_endpoint or settings.s3_endpoint).rstrip("/") + "/"
         self._region = settings.s3_region
@@ -67,22 +68,28 @@ class TemporaryKeys:
             "Policy": json.dumps(policy, separators=(",", ":")),
             "DurationSeconds": str(round(min(max(lasts, _SHORTEST), _LONGEST).total_seconds())),
         }
+        body = urlencode(asked).encode()
         try:
-            answer = await self._http.send(self._signed(urlencode(asked).encode()))
-        except httpx.TransportError as error:
-            raise Unavailable(f"no key for {name}: the object store cannot be reached: {error}") from error
-        if answer.status_code >= 500:
-            raise Unavailable(f"no key for {name}: the object store answered {answer.status_code} {answer.text[:300]}")
-        if not answer.is_success:
-            raise Forbidden(f"no key for {name}: AssumeRole of {role_arn} is refused: {answer.text[:300]}")
-        return _read(answer.text)
+            async with self._http.post(
+                self._url, data=body, headers=self._signed(body), allow_redirects=False
+            ) as response:
+                status, answer = response.status, await response.text()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            why = str(error) or type(error).__name__
+            raise Unavailable(f"no key for {name}: the object store cannot be reached: {why}") from error
+        if status >= 500:
+            raise Unavailable(f"no key for {name}: the object store answered {status} {answer[:300]}")
+        if status >= 300:
+            raise Forbidden(f"no key for {name}: AssumeRole of {role_arn} is refused: {answer[:300]}")
+        return _read(answer)
 
-    def _signed(self, body: bytes) -> httpx.Request:
+    def _signed(self, body: bytes) -> dict[str, str]:
+        """The headers of a request with this body."""
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         request = AWSRequest(method="POST", url=self._url, data=body, headers=headers)
         # As for S3, with the hash of the body in a header: SeaweedFS does not take it otherwise.
         S3SigV4Auth(self._credentials, "sts", self._region).add_auth(request)
-        return self._http.build_request("POST", self._url, content=body, headers=dict(request.headers.items()))
+        return dict(request.headers.items())
 
 
 def _read(answer: str) -> TemporaryKey:

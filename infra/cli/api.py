@@ -70,6 +70,8 @@ class Api:
         host = urlsplit(self.url).hostname
         if urlsplit(self.url).scheme not in ("http", "https") or not host:
             raise Failure(f"{url!r} is no address of a platform, as http://127.0.0.1:8080", ExitCode.USAGE)
+        if token is not None and not (token.isascii() and token.isprintable()):
+            raise Failure("RAT_TOKEN holds what no token has: others than printable ASCII characters", ExitCode.USAGE)
         self._client = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {token}"} if token else {},

@@ -107,6 +107,23 @@ class Call:
             return
         self.console.print(table(columns, cells))
 
+    def print_list(
+        self,
+        path: str,
+        plural: str,
+        columns: Sequence[str],
+        row: Callable[[dict[str, Any]], Sequence[object]],
+        *,
+        empty: str,
+        **filters: Any,
+    ) -> None:
+        """Print all entries of a list of the API, as JSON or as a table with the row of each."""
+        found = list(self.api.entries(path, plural, **filters))
+        if self.json:
+            self.print_json({plural: found, "total": len(found)})
+        else:
+            self.print_table(columns, map(row, found), empty=empty)
+
 
 def command(function: Callable[Concatenate[Call, P], None]) -> Callable[..., None]:
     """Make a Typer command of a function whose first parameter is the call: it also takes the global options."""

@@ -1,5 +1,6 @@
 """How failures of the platform itself are explained to whoever started it."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,9 +25,16 @@ def failures_explained() -> Iterator[None]:
     except ValidationError as error:
         raise Failure(f"settings: {'; '.join(_field(problem) for problem in error.errors())}") from error
     except SettingsError as error:
-        raise Failure(f"settings: {error}: a list or a mapping is given as JSON") from error
+        raise Failure(f"settings: {_unread(error)}") from error
     except OSError as error:
         raise Failure(str(error) or repr(error)) from error
+
+
+def _unread(error: Exception) -> str:
+    """What pydantic says of a value that is no JSON, with the variable's name where it tells the field's."""
+    field = re.search(r'for field "(\w+)"', str(error))
+    name = f"RAT_{field[1].upper()}" if field else str(error)
+    return f"""{name}: a list or a mapping is given as JSON, as '["a", "b"]' or '{{"a": "b"}}'"""
 
 
 def _field(problem: Any) -> str:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from shared.errors import Forbidden, Internal, Invalid, NotFound, RatError, Unauthenticated, Unavailable
 from shared.failures import TRANSIENT
-from shared.fields import field_problems
+from shared.fields import field_problems, told
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -64,7 +64,9 @@ def as_error(raised: BaseException) -> RatError:
         case ValidationError():
             return Invalid(field_problems(raised, whole="body"))
         case ValidationException(extra=[*problems]):
-            return Invalid(_told(problems))
+            # What pydantic has against a body is told with what was there, which Litestar leaves out.
+            found = getattr(raised.__cause__, "errors", None)
+            return Invalid(told(found, whole="body") if found else _told(problems))
         case RecursionError():
             return Invalid("what was sent is nested too deep")
         case NotFoundException():

@@ -1,9 +1,9 @@
 """Query: SQL over the tables and views on main, their schemas and previews."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from time import perf_counter
 from typing import Final
@@ -52,6 +52,8 @@ class QueryService:
     lakehouse: Lakehouse
     facts: TableFacts
     workers: Workers
+    read_unasked: set[Qualified] = field(default_factory=set)
+    """Tables whose metadata was read when they changed, and that nobody has asked about since."""
 
     async def run_sql(self, query: RunSql) -> ResultEnd:
         """Run one statement over the tables that it names, as they are on main at this moment."""
@@ -103,8 +105,9 @@ class QueryService:
         return await self._told(found, columns={}, known=known)
 
     async def _all(self, named: Named, at: str) -> Found:
-        relations = {str(name): relation for name, relation in (await self.lakehouse.relations(at)).items()}
-        facts = await self.facts.of_all(relation.location for relation in relations.values())
+        there = await self.lakehouse.relations(at)
+        facts = await self._facts(list(there), there)
+        relations = {str(name): relation for name, relation in there.items()}
         columns = {name: _readable(fact) for name, fact in zip(relations, facts, strict=True)}
         found = {name: relations[name] for name in named["tables"] if name in relations}
         return await self._told(found, columns=columns, known=list(relations))
@@ -147,9 +150,7 @@ class QueryService:
             if query.namespace in (None, table.namespace) and query.layer in (None, table.layer)
         )
         page = names[query.start : query.start + query.limit]
-        facts, docs = await asyncio.gather(
-            self.facts.of_all(relations[table].location for table in page), self._docs(page)
-        )
+        facts, docs = await asyncio.gather(self._facts(page, relations), self._docs(page))
         tables = fitting(
             [Table(**_summary(table, fact, docs.get(str(table)))) for table, fact in zip(page, facts, strict=True)]
         )
@@ -166,7 +167,9 @@ class QueryService:
         """Show a table with its columns."""
         table = _table(query.namespace, query.layer, query.name)
         found = await self._relation(table, MAIN)
-        facts, docs = await asyncio.gather(self.facts.of(found.location), self.bus.ask(FindTableDocs(table=str(table))))
+        [facts], docs = await asyncio.gather(
+            self._facts([table], {table: found}), self.bus.ask(FindTableDocs(table=str(table)))
+        )
         columns = [
             Column(
                 name=column.name,
@@ -185,16 +188,28 @@ class QueryService:
         return SchemasEnd(total=len(relations))
 
     async def read_ahead(self, event: TableChanged) -> None:
-        """Read what the metadata of a changed table says, so that the next list of tables need not."""
-        relation = await self.lakehouse.relation(Qualified(event.namespace, event.layer, event.name))
+        """Read what the metadata of a changed table says, so that the next list of tables need not.
+
+        Once, until somebody has asked about the table: of many that change all the time few are looked at.
+        """
+        table = Qualified(event.namespace, event.layer, event.name)
+        if table in self.read_unasked:
+            return
+        self.read_unasked.add(table)
+        relation = await self.lakehouse.relation(table)
         if relation is not None:
             await self.facts.of(relation.location)
+
+    async def _facts(self, tables: Sequence[Qualified], relations: Mapping[Qualified, Relation]) -> list[Facts]:
+        """What the metadata of these tables says, for somebody who asks about them."""
+        self.read_unasked.difference_update(tables)
+        return await self.facts.of_all(relations[table].location for table in tables)
 
     async def _schemas(self, relations: Mapping[Qualified, Relation]) -> AsyncIterator[bytes]:
         names = sorted(relations)
         for start in range(0, len(names), _SCHEMAS_AT_ONCE):
             page = names[start : start + _SCHEMAS_AT_ONCE]
-            facts = await self.facts.of_all(relations[table].location for table in page)
+            facts = await self._facts(page, relations)
             for table, fact in zip(page, facts, strict=True):
                 columns = [SchemaColumn(name=column.name, type=column.type) for column in fact.columns]
                 schema = TableSchema(**table._asdict(), columns=columns)

@@ -247,6 +247,8 @@ def _annotation(sign: str) -> re.Pattern[str]:
 
 
 def _yaml_settings(text: str) -> Iterator[_Setting]:
+    if not text:
+        return
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:

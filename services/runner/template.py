@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -300,10 +300,16 @@ def _environment() -> _Environment:
     return environment
 
 
+@lru_cache(maxsize=200)
+def _parsed(template: str) -> jinja2.Template:
+    """A template that may be rendered again and again: a process runs the same pipelines every day."""
+    return _environment().from_string(template)
+
+
 def _render(path: str, template: str, scope: Scope) -> str:
     names = {name: _Lazy(scope, name) for name in plugins.jinja_names().names}
     try:
-        return _environment().from_string(template).render(names)
+        return _parsed(template).render(names)
     except jinja2.TemplateSyntaxError as error:
         raise AuthorError(Problem(path, _reworded(error.message or "does not parse"), error.lineno)) from error
     except RecursionError as error:

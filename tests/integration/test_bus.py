@@ -407,8 +407,12 @@ async def test_who_leaves_while_nats_is_away_looks_for_it_no_longer(nats_only: S
             await until_it_has_left.enter_async_context(nats_only.away("nats"))
             connection = catalog.connection
             await eventually(lambda: connection.is_reconnecting)
+            looking = connection._reconnection_task
+            await catalog.send("run.requested", b"nobody takes this", {}, stored=False)
 
         assert connection.is_closed
+        assert looking is not None
+        assert looking.done()
 
 
 async def test_what_nobody_reads_any_more_does_not_hold_up_who_leaves(settings: Settings) -> None:

@@ -69,8 +69,7 @@ def test_a_setting_that_cannot_be_read_is_told_in_one_line() -> None:
 
     assert ran.exit_code == ExitCode.FAILED
     assert ran.stderr.startswith("rat: settings: ")
-    assert "nats_urls" in ran.stderr
-    assert ran.stderr.endswith("is given as JSON\n")
+    assert """RAT_NATS_URLS: a list or a mapping is given as JSON, as '["a", "b"]' or '{"a": "b"}'\n""" in ran.stderr
 
 
 def test_a_platform_that_was_killed_is_told_from_one_that_runs(tmp_path: Path) -> None:
@@ -105,6 +104,8 @@ def test_an_address_where_nobody_answers_is_unreachable_and_says_so_in_json() ->
     [
         (("--url", "localhost:8080", "runs"), "'localhost:8080' is no address of a platform"),
         (("--url", "http://127.0.0.1:1", "run", "orders"), "'orders' is not namespace.layer.name"),
+        (("--url", "http://127.0.0.1:1", "run", "bronz.orders"), "'bronz' is no layer, did you mean 'bronze'?"),
+        (("--url", "http://127.0.0.1:1", "upload", "a/b/c", __file__), "'a/b/c' is not namespace/zone"),
         (("--url", "http://127.0.0.1:1", "run", "silver.orders", "--param", "day"), "--param 'day' is not KEY=VALUE"),
         (("--url", "http://127.0.0.1:1", "dead", "replay"), "name the dead letters, or say --all"),
         (("--url", "http://127.0.0.1:1", "query", "select 1", "--json", "--format", "csv"), "cannot both be"),
@@ -122,6 +123,14 @@ def test_what_makes_no_sense_is_refused_before_anything_is_asked(arguments: tupl
     assert ran.exit_code == ExitCode.USAGE
     assert message in ran.stderr
     assert "Traceback" not in ran.output
+
+
+def test_a_token_that_cannot_be_one_is_refused_before_it_is_sent() -> None:
+    ran = rat("runs", RAT_URL="http://127.0.0.1:1", RAT_TOKEN="rät")
+
+    assert ran.exit_code == ExitCode.USAGE
+    assert ran.stderr.startswith("rat: RAT_TOKEN holds what no token has")
+    assert "rät" not in ran.stderr
 
 
 def write(folder: Path, **files: str) -> None:

@@ -1,6 +1,7 @@
 """Connecting to NATS goes on, whatever stands at its address."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -32,3 +33,19 @@ async def test_a_server_that_does_not_shake_hands_is_tried_again(monkeypatch: py
             await asyncio.wait({starting})
             for writer in callers:
                 writer.close()
+
+
+async def test_who_looks_for_nats_stops_when_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    monkeypatch.setattr(bus, "CONNECT_SECONDS", 3600.0)
+    # With so many, nats-py is nearly always between two of them, where Python 3.11 may lose a cancellation.
+    addresses = [f"nats://127.0.0.1:{unused_tcp_port_factory()}" for _ in range(30)]
+    settings = Settings(nats_urls=addresses, nats_passwords={"catalog": "secret"})
+    for milliseconds in range(1, 21):
+        starting = asyncio.create_task(connect(settings, "catalog").running().__aenter__())
+        await asyncio.wait({starting}, timeout=milliseconds / 1000)
+        starting.cancel()
+
+        await asyncio.wait({starting}, timeout=30)
+        assert starting.cancelled()

@@ -66,38 +66,33 @@ def pipelines(
     layer: Annotated[LayerChoice | None, typer.Option("--layer", help="Only of this layer.")] = None,
 ) -> None:
     """List the pipelines."""
-    found = list(call.api.entries("/pipelines", "pipelines", namespace=namespace, layer=layer))
-    if call.json:
-        call.print_json({"pipelines": found, "total": len(found)})
-        return
-    call.print_table(
+    call.print_list(
+        "/pipelines",
+        "pipelines",
         ["pipeline", "type", "version", "draft", "description"],
-        [
-            (
-                f"{pipeline['namespace']}.{pipeline['layer']}.{pipeline['name']}",
-                pipeline["type"],
-                pipeline["version"],
-                "differs" if pipeline["draft_dirty"] else "",
-                pipeline["description"],
-            )
-            for pipeline in found
-        ],
+        lambda pipeline: (
+            f"{pipeline['namespace']}.{pipeline['layer']}.{pipeline['name']}",
+            pipeline["type"],
+            pipeline["version"],
+            "differs" if pipeline["draft_dirty"] else "",
+            pipeline["description"],
+        ),
         empty="There is no pipeline.",
+        namespace=namespace,
+        layer=layer,
     )
 
 
 @command
 def versions(call: Call, pipeline: Annotated[str, PIPELINE]) -> None:
     """List the versions of a pipeline that are kept, the newest first."""
-    found = list(call.api.entries(f"{path_of(pipeline)}/versions", "versions"))
-    if call.json:
-        call.print_json({"versions": found, "total": len(found)})
-        return
     from infra.cli.tables import moment
 
-    call.print_table(
+    call.print_list(
+        f"{path_of(pipeline)}/versions",
+        "versions",
         ["version", "published", "message"],
-        [(one["version_number"], moment(one["created_at"]), one["message"] or "") for one in found],
+        lambda one: (one["version_number"], moment(one["created_at"]), one["message"] or ""),
         empty="It was never published.",
     )
 

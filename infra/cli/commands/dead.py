@@ -15,32 +15,29 @@ app = typer.Typer(
 @command
 def list_letters(call: Call) -> None:
     """List the dead letters, the oldest first."""
-    found = list(call.api.entries("/dead-letters", "dead_letters"))
-    if call.json:
-        call.print_json({"dead_letters": found, "total": len(found)})
-        return
     from infra.cli.tables import moment
 
-    call.print_table(
+    call.print_list(
+        "/dead-letters",
+        "dead_letters",
         ["id", "died", "service", "subject", "tried", "reason"],
-        [
-            (
-                str(letter["id"]),
-                moment(letter["died_at"]),
-                letter["service"],
-                letter["subject"],
-                letter["deliveries"],
-                letter["reason"],
-            )
-            for letter in found
-        ],
+        lambda letter: (
+            str(letter["id"]),
+            moment(letter["died_at"]),
+            letter["service"],
+            letter["subject"],
+            letter["deliveries"],
+            letter["reason"],
+        ),
         empty="There is no dead letter.",
     )
 
 
 @app.command("show")
 @command
-def show_letter(call: Call, letter_id: Annotated[int, typer.Argument(metavar="ID", min=1)]) -> None:
+def show_letter(
+    call: Call, letter_id: Annotated[int, typer.Argument(metavar="ID", min=1, help="As `list` shows it.")]
+) -> None:
     """Show a dead letter: why it died, and what it says."""
     letter = call.api.get(f"/dead-letters/{letter_id}")
     if call.json:
@@ -63,13 +60,17 @@ def show_letter(call: Call, letter_id: Annotated[int, typer.Argument(metavar="ID
 @command
 def replay(
     call: Call,
-    letter_ids: Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1)] = None,
+    letter_ids: Annotated[
+        list[int] | None, typer.Argument(metavar="ID...", min=1, help="As `list` shows them.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
 ) -> None:
     """Publish dead letters again on their own subjects; then they are none any more."""
     if everything == bool(letter_ids):
         raise usage("name the dead letters, or say --all")
     wanted = letter_ids or [letter["id"] for letter in call.api.entries("/dead-letters", "dead_letters")]
+    if not wanted:
+        call.say("There is no dead letter.")
     replayed = []
     for letter_id in wanted:
         letter = call.api.post(f"/dead-letters/{letter_id}/replay")

@@ -17,24 +17,20 @@ def zones(
     namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Only of this namespace.")] = None,
 ) -> None:
     """List the landing zones."""
-    found = list(call.api.entries("/landing-zones", "zones", namespace=namespace))
-    if call.json:
-        call.print_json({"zones": found, "total": len(found)})
-        return
     from infra.cli.tables import Count, size
 
-    call.print_table(
+    call.print_list(
+        "/landing-zones",
+        "zones",
         ["zone", "files", "size", "description"],
-        [
-            (
-                f"{zone['namespace']}/{zone['name']}",
-                Count(zone["file_count"]),
-                size(zone["total_bytes"]),
-                zone["description"],
-            )
-            for zone in found
-        ],
+        lambda zone: (
+            f"{zone['namespace']}/{zone['name']}",
+            Count(zone["file_count"]),
+            size(zone["total_bytes"]),
+            zone["description"],
+        ),
         empty="There is no landing zone.",
+        namespace=namespace,
     )
 
 
@@ -42,7 +38,9 @@ def zones(
 def upload(
     call: Call,
     zone: Annotated[str, typer.Argument(metavar="ZONE", help="`namespace/zone`, or a zone of `default`.")],
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, readable=True)],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Put there by its own name.", exists=True, dir_okay=False)
+    ],
     create: Annotated[
         bool, typer.Option("--create", help="Make the zone, and its namespace, if there is none.")
     ] = False,

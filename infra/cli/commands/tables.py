@@ -25,24 +25,21 @@ def tables(
     layer: Annotated[LayerChoice | None, typer.Option("--layer", help="Only of this layer.")] = None,
 ) -> None:
     """List the tables on main."""
-    found = list(call.api.entries("/tables", "tables", namespace=namespace, layer=layer))
-    if call.json:
-        call.print_json({"tables": found, "total": len(found)})
-        return
     from infra.cli.tables import Count, moment, size
 
-    call.print_table(
+    call.print_list(
+        "/tables",
+        "tables",
         ["table", "rows", "size", "changed"],
-        [
-            (
-                f"{table['namespace']}.{table['layer']}.{table['name']}",
-                Count(table["row_count"]),
-                size(table["size_bytes"]),
-                moment(table["updated_at"]),
-            )
-            for table in found
-        ],
+        lambda table: (
+            f"{table['namespace']}.{table['layer']}.{table['name']}",
+            Count(table["row_count"]),
+            size(table["size_bytes"]),
+            moment(table["updated_at"]),
+        ),
         empty="There is no table on main.",
+        namespace=namespace,
+        layer=layer,
     )
     for table in found:
         if table["problem"] is not None:

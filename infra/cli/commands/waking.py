@@ -20,24 +20,19 @@ _ID = typer.Argument(metavar="ID", help="As `list` shows it.", show_default=Fals
 @command
 def list_triggers(call: Call, pipeline: Annotated[str, PIPELINE]) -> None:
     """List the triggers of a pipeline."""
-    found = list(call.api.entries(_triggers(pipeline), "triggers"))
-    if call.json:
-        call.print_json({"triggers": found, "total": len(found)})
-        return
     from infra.cli.tables import moment
 
-    call.print_table(
+    call.print_list(
+        _triggers(pipeline),
+        "triggers",
         ["trigger", "wakes on", "cooldown", "enabled", "last fired"],
-        [
-            (
-                one["id"],
-                _occasion(one),
-                f"{one['cooldown_seconds']} s",
-                one["enabled"],
-                moment(one["last_triggered_at"]),
-            )
-            for one in found
-        ],
+        lambda one: (
+            one["id"],
+            _occasion(one),
+            f"{one['cooldown_seconds']} s",
+            one["enabled"],
+            moment(one["last_triggered_at"]),
+        ),
         empty="It has no trigger.",
     )
 
@@ -103,30 +98,23 @@ def decisions(
 @command
 def list_schedules(call: Call) -> None:
     """List the schedules."""
-    found = list(call.api.entries("/schedules", "schedules"))
-    if call.json:
-        call.print_json({"schedules": found, "total": len(found)})
-        return
     from infra.cli.tables import moment
 
-    names = {
-        one["id"]: f"{one['namespace']}.{one['layer']}.{one['name']}"
-        for one in call.api.entries("/pipelines", "pipelines")
-    }
-    call.print_table(
+    pipelines = call.api.entries("/pipelines", "pipelines")
+    names = {one["id"]: f"{one['namespace']}.{one['layer']}.{one['name']}" for one in pipelines}
+    call.print_list(
+        "/schedules",
+        "schedules",
         ["schedule", "pipeline", "cron", "time zone", "enabled", "last run", "next run"],
-        [
-            (
-                one["id"],
-                names.get(one["pipeline_id"], one["pipeline_id"]),
-                one["cron"],
-                one["timezone"],
-                one["enabled"],
-                moment(one["last_run_at"]),
-                moment(one["next_run_at"]),
-            )
-            for one in found
-        ],
+        lambda one: (
+            one["id"],
+            names.get(one["pipeline_id"], one["pipeline_id"]),
+            one["cron"],
+            one["timezone"],
+            one["enabled"],
+            moment(one["last_run_at"]),
+            one.get("problem") or moment(one["next_run_at"]),
+        ),
         empty="There is no schedule.",
     )
 

@@ -104,7 +104,8 @@ async def test_a_pipeline_goes_back_to_an_older_version_and_tells_what_differs(
     assert (await user.get(f"{path}/versions/1"))["version_number"] == 1
     problem(await http.post(f"{path}/rollback", json={"version": 9}), 404, "NOT_FOUND")
     problem(await http.post(f"{path}/rollback", json={}), 400, "INVALID_ARGUMENT")
-    problem(await http.get(f"{path}/versions/3/diff", params={"against": "x"}), 400, "INVALID_ARGUMENT")
+    odd = problem(await http.get(f"{path}/versions/3/diff", params={"against": "x"}), 400, "INVALID_ARGUMENT")
+    assert odd["detail"] == "against: Value error, 'x' is neither the number of a version nor 'draft'"
 
 
 async def test_lineage_says_what_tables_and_their_columns_come_from(user: Client, http: httpx.AsyncClient) -> None:

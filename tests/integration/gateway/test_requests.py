@@ -196,6 +196,7 @@ def nested(depth: int) -> Any:
         ("POST", "/query", {"sql": ""}, 400, "INVALID_ARGUMENT", "sql"),
         ("POST", "/query", {"sql": "select 1", "limit": -1}, 400, "INVALID_ARGUMENT", "limit"),
         ("POST", "/query", {"sql": "from bronze.x", "branch": "nope"}, 404, "NOT_FOUND", "nope"),
+        ("POST", "/landing-zones", {"namespace": "default", "name": "Bad"}, 400, "INVALID_ARGUMENT", "not 'Bad'"),
         ("POST", "/landing-zones/default/nope/uploads", {"filename": "a"}, 404, "NOT_FOUND", "nope"),
         ("GET", "/dead-letters/99999", None, 404, "NOT_FOUND", ""),
     ],
