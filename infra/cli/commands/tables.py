@@ -35,16 +35,12 @@ def tables(
             f"{table['namespace']}.{table['layer']}.{table['name']}",
             Count(table["row_count"]),
             size(table["size_bytes"]),
-            moment(table["updated_at"]),
+            table.get("problem") or moment(table["updated_at"]),
         ),
         empty="There is no table on main.",
         namespace=namespace,
         layer=layer,
     )
-    for table in found:
-        if table["problem"] is not None:
-            name = f"{table['namespace']}.{table['layer']}.{table['name']}"
-            call.console.print(f"{name}: {table['problem']}", style="yellow", markup=False)
 
 
 @command
