@@ -26,8 +26,8 @@ _ENDS: Final = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\
 def sse(name: str, data: Any, event_id: str) -> bytes:
     """One event with JSON in it."""
     content = json_bytes(data)
-    for end, escaped in _ENDS:
-        content = content.replace(end, escaped)
+    for line_end, escaped in _ENDS:
+        content = content.replace(line_end, escaped)
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), name.encode(), content)
 
 
