@@ -39,8 +39,9 @@ async def platform(data: Path, *, port: int, stack: str = "embedded") -> AsyncIt
         await loading
         # Left behind by one that was killed.
         (servers.directory / FILE_NAME).unlink(missing_ok=True)
+        token = await _token(servers.settings, servers.directory)
         async with serving(SERVICES, servers.settings) as running:
-            connection = _connection_to(running["gateway"], servers.settings)
+            connection = _connection_to(running["gateway"], token, servers.settings)
             await _until_ready(connection.url)
             with _announced(connection, servers.directory):
                 yield connection
@@ -67,11 +68,21 @@ async def _until_ready(url: str) -> None:
             await asyncio.sleep(0.05)
 
 
-def _connection_to(url: str, settings: Settings) -> Connection:
+async def _token(settings: Settings, data: Path) -> str | None:
+    """The token of whoever may read the data directory; None where none is needed."""
+    # The module comes with the gateway, which is not imported before it is needed.
+    from infra.tokens import kept_token
+    from services.gateway.service import is_open
+
+    return None if is_open(settings) else await kept_token(settings, data / "token")
+
+
+def _connection_to(url: str, token: str | None, settings: Settings) -> Connection:
     """How to reach the platform in this process whose gateway listens on `url`."""
     uploader = settings.s3_key("uploader")
     return Connection(
         url=url,
+        token=token,
         nats=NatsConnection(
             url=settings.nats_urls[0],
             ca_file=settings.nats_ca_file,

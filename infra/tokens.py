@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from secrets import token_hex
 
 from infra.servers.directory import write_privately
 from services.gateway.tokens import Scope, tokens
@@ -26,6 +27,18 @@ def make_token(settings: Settings, name: str, scope: Scope, *, unless_any: bool,
     return made
 
 
+async def kept_token(settings: Settings, file: Path) -> str:
+    """The token of whoever may read this file; made where there is none, or one that was revoked."""
+    kept = await asyncio.to_thread(_read, file)
+    async with tokens(settings) as known:
+        if kept is not None and await known.find(kept) is not None:
+            return kept
+        # Of one that was made by a start that was killed before it wrote it down, nobody knows more than the name.
+        made = await known.create(f"rat-up-{token_hex(4)}", Scope.ADMIN)
+    write_privately(file, f"{made}\n")
+    return made
+
+
 def revoke(settings: Settings, name: str) -> None:
     """Revoke a token; `NotFound` if none of that name is in use."""
 
@@ -34,3 +47,10 @@ def revoke(settings: Settings, name: str) -> None:
             await known.revoke(name)
 
     asyncio.run(end())
+
+
+def _read(file: Path) -> str | None:
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        return None

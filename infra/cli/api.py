@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from infra.cli.failure import ExitCode, Failure
 from infra.connection import FILE_NAME, Connection
+from shared.lines import Lines
 
 _EXIT_CODES: Final = {"NOT_FOUND": ExitCode.NOT_FOUND, "UNAVAILABLE": ExitCode.UNREACHABLE}
 _PAGE: Final = 200
@@ -169,7 +170,8 @@ class Api:
             if not answer.is_success:
                 answer.read()
                 raise _refusal(answer)
-            yield from _parsed(answer.iter_lines())
+            text = Lines()
+            yield from _parsed(line for piece in answer.iter_bytes() for line in text.cut(piece))
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         with _reachable(self.url):

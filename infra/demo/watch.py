@@ -20,6 +20,7 @@ from contracts.triggers import Decision, TriggerDecided
 from infra.connection import Connection
 from shared.background import end, happens
 from shared.errors import TimedOut, Unavailable
+from shared.lines import Lines
 from shared.pulling import inbox_prefix
 from shared.tls import trusting
 
@@ -187,16 +188,18 @@ async def _followed(http: httpx.AsyncClient, attached: asyncio.Event) -> AsyncIt
                     await answer.aread()
                     raise Unavailable(f"the stream of events answered {answer.status_code}: {answer.text}")
                 fields: dict[str, str] = {}
-                async for line in answer.aiter_lines():
+                text = Lines()
+                async for piece in answer.aiter_bytes():
                     attached.set()
                     lost_at = None
-                    name, _, value = line.partition(": ")
-                    fields[name] = value
-                    if not line and "data" in fields:
-                        last_id = fields["id"]
-                        yield HEARD[fields["event"]].model_validate_json(fields["data"])
-                    if not line:
-                        fields = {}
+                    for line in text.cut(piece):
+                        name, _, value = line.partition(": ")
+                        fields[name] = value
+                        if not line and "data" in fields:
+                            last_id = fields["id"]
+                            yield HEARD[fields["event"]].model_validate_json(fields["data"])
+                        if not line:
+                            fields = {}
         except httpx.TransportError as error:
             lost_at = lost_at or time.monotonic()
             if not attached.is_set() or time.monotonic() - lost_at > _PATIENCE_SECONDS:

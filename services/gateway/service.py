@@ -74,17 +74,21 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def _accepted(settings: Settings) -> AsyncIterator[Tokens | None]:
     """The tokens that are accepted; None if none is needed. `Invalid` if one is needed and there is none."""
-    is_open = is_loopback(settings.gateway_host) if settings.gateway_open is None else settings.gateway_open
-    if is_open:
+    if is_open(settings):
         yield None
         return
     async with tokens(settings) as known:
         if not await known.any():
             raise Invalid(
-                f"the gateway is to listen on {settings.gateway_host}, where others can reach it, and there is no "
-                "token: make one, or say that nobody needs one (RAT_GATEWAY_OPEN=true, --no-auth)"
+                f"the gateway on {settings.gateway_host} wants a token, and there is no token: make one with "
+                "`rat token create`, or say that nobody needs one (--no-auth, or RAT_GATEWAY_OPEN=true)"
             )
         yield known
+
+
+def is_open(settings: Settings) -> bool:
+    """Whether requests need no token."""
+    return is_loopback(settings.gateway_host) if settings.gateway_open is None else settings.gateway_open
 
 
 @contextmanager

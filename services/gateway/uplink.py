@@ -9,6 +9,7 @@ import anyio
 import httpx
 
 from shared.errors import Internal, NotFound, Unavailable
+from shared.lines import Lines
 from shared.settings import Settings
 from shared.tls import trusting
 
@@ -45,7 +46,11 @@ class Uplink:
         try:
             async with self._http.stream("GET", url) as answer:
                 _check(answer)
-                async for line in answer.aiter_lines():
+                text = Lines()
+                async for piece in answer.aiter_bytes():
+                    for line in text.cut(piece):
+                        yield line
+                for line in text.rest():
                     yield line
         except httpx.HTTPError as error:
             raise Unavailable(f"the object store cannot be reached: {error!r}") from error

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -42,12 +42,12 @@ from contracts.landing import (
     Zone,
     Zones,
 )
-from contracts.messages import utc_now
 from contracts.namespaces import FindNamespace
 from contracts.pipelines import NamespaceRemoved, PipelinePublished, PipelineRemoved
 from contracts.runs import FindRunOutcome, RunFinished
 from services.ingest import archive, arrivals, claims, files, keys, samples, sweep, uploads, zones
 from services.ingest.store import archive as readers
+from services.ingest.store import zones as zone_store
 from shared.background import background, every
 from shared.batches import Batches
 from shared.bus import Bus, connect
@@ -70,6 +70,8 @@ class Ingest:
     objects: ObjectStore
     bus: Bus
     settings: Settings
+    started_at: datetime
+    """By the database's clock."""
     patience: timedelta = PATIENCE
     """After how long catalog is asked about a run that holds files."""
     must_sweep: asyncio.Event = field(default_factory=asyncio.Event)
@@ -203,13 +205,14 @@ class Ingest:
 
     async def keep_sweeping(self) -> None:
         """Find what no notification told of: at once, as nobody may have listened before, then now and then."""
-        await sweep.sweep_zones(self.db, self.objects, self.settings.s3_bucket, utc_now())
+        # Begun again after a zone could not be swept, this leaves out those that were swept since the start.
+        await sweep.sweep_zones(self.db, self.objects, self.settings.s3_bucket, self.started_at)
         pause = min(self.settings.sweep_interval_seconds, self.settings.tick_interval_seconds)
         await every(pause, self.sweep, wake=self.must_sweep)
 
     async def sweep(self) -> None:
         """Sweep the zones whose turn it is."""
-        before = utc_now() - timedelta(seconds=self.settings.sweep_interval_seconds)
+        before = await zone_store.now(self.db) - timedelta(seconds=self.settings.sweep_interval_seconds)
         await sweep.sweep_zones(self.db, self.objects, self.settings.s3_bucket, before)
 
     async def tidy(self) -> None:
@@ -256,7 +259,7 @@ async def serve(settings: Settings, *, patience: timedelta = PATIENCE) -> AsyncI
     """Run the ingest service until the block is left."""
     bus = connect(settings, "ingest")
     async with database(settings, "ingest", _MIGRATIONS) as db, object_store(settings, "ingest") as objects:
-        ingest = Ingest(db, objects, bus, settings, patience)
+        ingest = Ingest(db, objects, bus, settings, await zone_store.now(db), patience)
         taker = wire(bus, ingest)
         bus.check("object_store", lambda: objects.reach(keys.zone_prefix("default", "any")))
         # Notifications may have found no NATS to be published to.

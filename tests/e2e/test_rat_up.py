@@ -72,6 +72,23 @@ async def ready(terminal: Terminal, up: subprocess.Popen[bytes], log: Path) -> d
     return connection
 
 
+async def test_where_others_can_reach_it_the_platform_wants_a_token_which_its_directory_has(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAT_GATEWAY_HOST", "0.0.0.0")
+    terminal, log = Terminal(tmp_path / "data"), tmp_path / "up.log"
+    with rat_up(terminal.data, log, kind) as up:
+        connection = await ready(terminal, up, log)
+        assert terminal.json("tables")["total"] == 0
+        refused = terminal.rat("tables", "--url", connection["url"], code=1)
+        assert "token" in refused.stderr
+        up.send_signal(signal.SIGINT)
+        assert up.wait(60) == 0
+
+    with rat_up(terminal.data, log, kind) as up:
+        assert (await ready(terminal, up, log))["token"] == connection["token"]
+
+
 def write_pipelines(folder: Path) -> None:
     home = folder / "pipelines" / "bronze" / "orders"
     (home / "tests" / "quality").mkdir(parents=True)

@@ -43,6 +43,7 @@ from shared.object_store import MEBIBYTE, object_store
 from tests.client import unique
 from tests.hearing import heard_all
 from tests.landing import Neighbours, Pipeline, infra_client, neighbours, put_many
+from tests.refusing import behind_a_door
 from tests.waiting import eventually
 
 
@@ -429,6 +430,34 @@ async def test_the_sweep_finds_what_no_notification_told_of(stack: Stack) -> Non
         await they.put(zone, "c.csv")
         await they.landed(zone, "c.csv")
         assert len(they.said(FileLanded, zone)) <= 3
+
+
+async def test_a_zone_that_cannot_be_listed_has_no_other_listed_again_and_again(stack: Stack) -> None:
+    async with neighbours(stack.settings) as they, behind_a_door(stack.settings) as (through, door):
+        bad, good = await old_zone(they, stack), await old_zone(they, stack)
+        listed: list[str] = []
+
+        def note(method: str, path: str) -> bool:
+            if method == "GET" and "versions" in path:
+                listed.append(path)
+            return bad.name in path
+
+        door.refuses = note
+        async with serve(through.model_copy(update={"sweep_interval_seconds": 3600.0})):
+            await eventually(lambda: door.refused)
+            for _ in range(3):
+                zone = await they.zone()
+                await they.put(zone, "a.csv")
+                await they.landed(zone, "a.csv")
+                await eventually(lambda zone=zone: any(zone.name in path for path in listed))
+
+        assert sum(good.name in path for path in listed) == 1
+
+
+async def old_zone(they: Neighbours, stack: Stack) -> Zone:
+    """A zone that was made by an ingest that runs no more."""
+    async with serve(stack.settings):
+        return await they.zone()
 
 
 async def test_many_files_at_once_land_once_each_with_two_replicas(they: Neighbours, stack: Stack) -> None:

@@ -1,5 +1,6 @@
 """The platform itself: started, tried out, looked at."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,14 +19,21 @@ Stack = Annotated[
     str, typer.Option("--stack", metavar="STACK", help="The servers that it runs on: embedded or distributed.")
 ]
 
+NoAuth = Annotated[
+    bool, typer.Option("--no-auth", help="Let the gateway want no token, also where others can reach it.")
+]
+
 
 @command
 def up(
     call: Call,
     stack: Stack = "embedded",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of the gateway; 0 takes a free one.")] = 8080,
+    no_auth: NoAuth = False,
 ) -> None:
     """Start the platform on this machine; Ctrl-C stops it."""
+    if no_auth:
+        _open_the_gateway()
     with failures_explained():
         from infra.given import warn_of_unknown
         from infra.platform import platform
@@ -55,8 +63,11 @@ def up(
 def serve(
     call: Call,
     services: Annotated[list[str], typer.Argument(metavar="SERVICE...", help="Which; `rat serve all` is all of them.")],
+    no_auth: NoAuth = False,
 ) -> None:
     """Run services, on the servers that RAT_* settings name."""
+    if no_auth:
+        _open_the_gateway()
     with failures_explained():
         from infra.given import given_settings, warn_of_unknown
         from infra.services import SERVICES, live, run
@@ -110,6 +121,11 @@ def status(call: Call) -> None:
         _show_status(call, health, consumers, dead)
     if not is_ready:
         raise Failure("a part of the platform is down", ExitCode.UNREACHABLE)
+
+
+def _open_the_gateway() -> None:
+    # Whichever settings of this process are read, and by whom.
+    os.environ["RAT_GATEWAY_OPEN"] = "true"
 
 
 def _show_status(call: Call, health: dict[str, Any], consumers: list[dict[str, Any]], dead: int | None) -> None:

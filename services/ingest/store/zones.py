@@ -220,6 +220,12 @@ async def await_claims(connection: Connection, zone_id: UUID) -> None:
     await connection.execute("select from landing_zones where id = $1 for no key update", zone_id)
 
 
+async def now(db: asyncpg.Pool) -> datetime:
+    """The time by the clock that says when zones were swept."""
+    moment: datetime = await db.fetchval("select now()")
+    return moment
+
+
 async def claim_due(db: asyncpg.Pool, before: datetime) -> DueZone | None:
     """The zone that was not swept for the longest time, if that was before then; no other replica gets it as well."""
     row = await db.fetchrow(
