@@ -31,18 +31,12 @@ def set_up_logs(level: str, form: Literal["json", "console"]) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
-    logging.getLogger("asyncio").addFilter(_is_news)
 
 
 def _add_correlation_id(_logger: Any, _method: str, event: EventDict) -> EventDict:
     if (current := correlation_id.get()) is not None:
         event.setdefault("correlation_id", current)
     return event
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether it is not what is said of each encrypted connection that nats-py closes, and means nothing."""
-    return not record.getMessage().startswith("returning true from eof_received()")
 
 
 def _keep(_logger: Any, _method: str, event: EventDict) -> EventDict:

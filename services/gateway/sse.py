@@ -19,15 +19,15 @@ COMMENT: Final = b":\n\n"
 """Says nothing, but shows whoever listens, and all in between, that the connection lives."""
 
 _WAITING: Final = 1000
-_ENDS: Final = tuple((one.encode(), f"\\u{ord(one):04x}".encode()) for one in "\x85\u2028\u2029")
+_ENDS: Final = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
 """What some clients take for the end of a line, where the standard does not, and how JSON writes it besides."""
 
 
 def sse(name: str, data: Any, event_id: str) -> bytes:
     """One event with JSON in it."""
     content = json_bytes(data)
-    for raw, escaped in _ENDS:
-        content = content.replace(raw, escaped)
+    for line_end, escaped in _ENDS:
+        content = content.replace(line_end, escaped)
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (event_id.encode(), name.encode(), content)
 
 

@@ -1,13 +1,33 @@
 """The lakehouse as the process of a run has it: it asks the runner, and has no password of its own."""
 
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from contracts.names import Qualified
 from services.runner.frames import AskLocations, AskMove, Locations, Moved, NewMetadata, NewView
 from services.runner.workplace import Parent
 from shared.errors import Conflict, Forbidden
 from shared.lakehouse.port import MAIN, BranchClosed, MetadataFile, Relation, RelationKind, ViewFile
+
+T = TypeVar("T")
+
+
+class AtOnce:
+    """Calls what is asynchronous by its form only, as `AskedTables` is, which waits for the runner where it stands.
+
+    The event loop of another thread would take longer than the question.
+    """
+
+    def call(self, ask: Callable[..., Coroutine[Any, Any, T]], /, *arguments: Any) -> T:
+        """Call, which comes to its end without waiting for an event."""
+        coroutine = ask(*arguments)
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            answer: T = end.value
+            return answer
+        raise AssertionError(f"{coroutine} waits for something, and there is no event loop")
 
 
 class AskedTables:

@@ -180,15 +180,19 @@ def read_test_header(path: str, text: str) -> tuple[QualityHeader, list[Problem]
 
 def misplaced_annotations(path: str, text: str) -> list[Problem]:
     """Lines that would be annotations, and count for nothing where they stand."""
-    annotation = _annotation(_sign(path))
     in_header = {setting.line for setting in header_annotations(path, text)}
+    where = f"annotations stand above the first line of code, each behind {_sign(path)}"
     return [
-        Problem(path, f"@{found[1]} counts for nothing here: annotations stand above the first line of code", number)
+        Problem(path, f"@{found[1]} counts for nothing here: {where}", number)
         for number, line in enumerate(text.splitlines(), start=1)
-        if (found := annotation.match(line))
+        if (found := _LIKE_ANNOTATION.match(line))
         and number not in in_header
         and found[1].lower() in _CONFIG.keys() | _TEST.keys()
     ]
+
+
+_LIKE_ANNOTATION: Final = re.compile(r"\W*@([A-Za-z_]\w*)\s*:")
+"""A line that is one in comments of whatever kind, or in a text at the top of Python."""
 
 
 def unknown_columns(config: Config, given: Sequence[str]) -> list[Problem]:

@@ -6,15 +6,12 @@ It ends at once when whoever started it is gone: its standard input then ends, w
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from anyio.from_thread import start_blocking_portal
 from pyiceberg.exceptions import CommitFailedException, ValidationException
 
 from contracts.names import Qualified
 from services.runner import plugins
-from services.runner.asked_tables import AskedTables
+from services.runner.asked_tables import AskedTables, AtOnce
 from services.runner.domain import FailureKind
 from services.runner.engine.compaction import commit_rewritten, rewrite_small_files
 from services.runner.engine.session import limit_memory
@@ -68,38 +65,36 @@ def main() -> None:
     except NoPlugins as error:
         parent.say(Failed(kind=FailureKind.INTERNAL, error=str(error)))
         return
-    with _workplace(parent, set_up) as workplace:
-        parent.say(Ready())
-        while True:
-            match parent.hear():
-                case WorkOrder() as order:
-                    _work(workplace, order)
-                case PreviewOrder() as order:
-                    _look(workplace, order)
-                case TestOrder() as order:
-                    _test(workplace, order)
-                case CompactOrder() as order:
-                    _compact(workplace, order)
-                case ValidationOrder() as order:
-                    _validate(workplace, order)
-                case other:
-                    raise AssertionError(f"{type(other).__name__} was not asked for")
+    workplace = _workplace(parent, set_up)
+    parent.say(Ready())
+    while True:
+        match parent.hear():
+            case WorkOrder() as order:
+                _work(workplace, order)
+            case PreviewOrder() as order:
+                _look(workplace, order)
+            case TestOrder() as order:
+                _test(workplace, order)
+            case CompactOrder() as order:
+                _compact(workplace, order)
+            case ValidationOrder() as order:
+                _validate(workplace, order)
+            case other:
+                raise AssertionError(f"{type(other).__name__} was not asked for")
 
 
-@contextmanager
-def _workplace(parent: Parent, set_up: SetUp) -> Iterator[Workplace]:
+def _workplace(parent: Parent, set_up: SetUp) -> Workplace:
     settings = _settings(set_up.settings)
     engines = Engines(settings, threads=set_up.threads, spill_directory=set_up.spill_directory)
     parent.interrupt = engines.connection.interrupt
     parent.use_key = engines.use
     asked = AskedTables(parent)
-    with start_blocking_portal("asyncio") as portal:
 
-        def catalog_of(branch: str) -> BranchCatalog:
-            return BranchCatalog(branch, asked, portal, engines.files, engines.bucket)
+    def catalog_of(branch: str) -> BranchCatalog:
+        return BranchCatalog(branch, asked, AtOnce(), engines.files, engines.bucket)
 
-        sniffed = Sniffed(engines.connection)
-        yield Workplace(parent, engines, catalog_of, set_up.threads, set_up.memory_limit_bytes, sniffed)
+    sniffed = Sniffed(engines.connection)
+    return Workplace(parent, engines, catalog_of, set_up.threads, set_up.memory_limit_bytes, sniffed)
 
 
 def _settings(variables: dict[str, str]) -> Settings:

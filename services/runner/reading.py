@@ -18,7 +18,7 @@ from services.runner.compile import (
     compile_test,
     test_files,
 )
-from services.runner.config import Config, plugin_of, read_config
+from services.runner.config import Config, misplaced_annotations, plugin_of, read_config
 from services.runner.engine.binding import Bound, ZoneContent, bind
 from services.runner.engine.present import has_snapshot, watermark
 from services.runner.engine.quality import QualityTest
@@ -53,7 +53,11 @@ class Reading:
             self._allow(config)
             return self._facts(config, run_id, started_at, parameters)
 
-        return compile_pipeline(self._workplace.connection, files, facts)
+        compiled = compile_pipeline(self._workplace.connection, files, facts)
+        for path in (*code_files(), *test_files(files)):
+            for problem in misplaced_annotations(path, files.get(path, "")):
+                self._parent.log(str(problem), "warning")
+        return compiled
 
     def _allow(self, config: Config) -> None:
         memory_limit = config.memory_limit or self._workplace.memory_limit_bytes

@@ -222,9 +222,17 @@ def _final(value: Any) -> Any:
 
 
 class NoWatermark(Undefined):
-    """What `watermark_value` is while there is none: false, and an error where it is rendered."""
+    """What `watermark_value` is while there is none: false, equal to none, and an error where it is rendered."""
 
     __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return other is None or isinstance(other, NoWatermark)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = Undefined.__hash__
 
     def __str__(self) -> str:
         raise jinja2.UndefinedError(self._undefined_message)

@@ -14,6 +14,7 @@ from contracts.names import PipelineName, Qualified
 from contracts.pipelines import CheckedFile, CheckedTest, FileProblem, FoundReference, Validation, ZoneReference
 from services.runner.compile import code_files, compile_code, is_known, main_file, test_files, test_name
 from services.runner.config import (
+    CONFIG_FILE,
     Config,
     Materialized,
     Strategy,
@@ -30,6 +31,7 @@ from services.runner.languages import SQL_FILE
 from services.runner.problems import AuthorError, Problem, Unsure
 from services.runner.python.source import NamedZone, Source
 from services.runner.template import Facts, Rendered, Sql, render
+from shared.similar import did_you_mean
 
 _LONGEST_QUERY: Final = 100_000
 """Characters beyond which a query is not told: an answer has to fit into a message."""
@@ -156,7 +158,12 @@ def _judge(
     found: _Found,
 ) -> None:
     """What is wrong, or odd, about files that can be read."""
-    found.warnings += [Problem(path, "no run reads this file") for path in sorted(files) if not is_known(path)]
+    known = [*code_files(), CONFIG_FILE]
+    found.warnings += [
+        Problem(path, f"no run reads this file{did_you_mean(path, known)}")
+        for path in sorted(files)
+        if not is_known(path)
+    ]
     if config.materialized is Materialized.VIEW:
         codes = [found.source] if found.source is not None else query
         unfit = [problem for code in codes for problem in view_problems(connection, code, pipeline)]

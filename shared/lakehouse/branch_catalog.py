@@ -1,9 +1,9 @@
 """A branch of any lakehouse as a PyIceberg catalog."""
 
-from typing import NoReturn, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import pyarrow as pa
-from anyio.from_thread import BlockingPortal
 from pyiceberg.catalog import Catalog, MetastoreCatalog, PropertiesUpdateSummary
 from pyiceberg.exceptions import (
     CommitFailedException,
@@ -33,6 +33,8 @@ from shared.lakehouse.files import TableFiles, new_folder
 from shared.lakehouse.port import MAIN, BranchClosed, MetadataFile, Relation, RelationKind, ViewFile
 from shared.lakehouse.view_metadata import write_view
 
+T = TypeVar("T")
+
 SNAPSHOTS_KEPT = 20
 """Iceberg snapshots in a table's metadata; its history is the log of merges, so older ones are only ballast."""
 
@@ -58,6 +60,13 @@ class Pointers(Protocol):
         """Make sure that tables can be created in `namespace.layer`."""
 
 
+class Portal(Protocol):
+    """How to call what is asynchronous from here: by the event loop of another thread, or without one."""
+
+    def call(self, ask: Callable[..., Coroutine[Any, Any, T]], /, *arguments: Any) -> T:
+        """Call and wait."""
+
+
 class BranchCatalog(MetastoreCatalog):
     """Tables and views as a branch sees them; what it changes is seen on this branch only, until it is merged.
 
@@ -65,9 +74,7 @@ class BranchCatalog(MetastoreCatalog):
     the same name.
     """
 
-    def __init__(
-        self, branch: str, lakehouse: Pointers, portal: BlockingPortal, files: TableFiles, bucket: str
-    ) -> None:
+    def __init__(self, branch: str, lakehouse: Pointers, portal: Portal, files: TableFiles, bucket: str) -> None:
         super().__init__(branch)
         self.files = files
         self._branch = branch

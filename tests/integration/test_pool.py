@@ -55,6 +55,10 @@ async def test_a_process_is_used_again_until_it_is_worn(processes: Pool) -> None
     assert pids[0] == pids[1] != pids[2] == pids[3]
 
 
+async def test_a_process_has_its_share_of_the_machines_memory(processes: Pool) -> None:
+    assert processes.memory_limit_bytes == int(psutil.virtual_memory().total * 0.6)
+
+
 async def test_more_are_spawned_while_all_are_busy(processes: Pool) -> None:
     async with processes.process() as first, processes.process() as second:
         await work(second)

@@ -219,6 +219,16 @@ ERRORS = {
         ErrorKind.PYTHON,
         "pipeline.py:1: LookupError: there is no table 'default.bronze.nowhere'",
     ),
+    "no name": (
+        "def pipeline(ctx):\n    return ctx.landing_zone(3)",
+        ErrorKind.PYTHON,
+        "pipeline.py:2: TypeError: landing_zone() takes a name as text, as landing_zone('orders'), not 3",
+    ),
+    "nothing of the context's": (
+        "def pipeline(ctx):\n    return ctx.dukdb.sql('select 1 as id')",
+        ErrorKind.PYTHON,
+        "pipeline.py:2: AttributeError: ctx has no 'dukdb', did you mean 'duckdb'?",
+    ),
     "a result that is none": (
         "def pipeline(ctx):\n    pass",
         ErrorKind.PYTHON,

@@ -191,6 +191,19 @@ async def test_no_new_files_write_nothing_whatever_the_strategy(around: Surround
     assert await around.rows(name) == [(1,)]
 
 
+async def test_new_files_in_one_of_several_zones_are_enough(around: Surroundings) -> None:
+    around.zones["quiet_zone"] = []
+    around.schemas["quiet_zone"] = "id integer"
+    await around.upload("busy_zone", "a.csv", "id\n1\n")
+    run = await around.request(
+        "from {{ landing_zone('busy_zone', only='new') }} union all from {{ landing_zone('quiet_zone', only='new') }}"
+    )
+
+    ended = await around.finished(run)
+
+    assert (ended.error, ended.rows_written) == (None, 1)
+
+
 async def test_files_of_the_platforms_own_bucket_are_read_by_address_and_no_others(around: Surroundings) -> None:
     await around.upload("literal", "a.csv", "id\n1\n")
     await around.upload("literal", "b.csv", "id\n2\n")
@@ -238,6 +251,38 @@ async def test_the_mark_that_editors_begin_a_file_with_hides_no_setting(around: 
         assert (await around.finished(run)).error is None
 
     assert await around.rows(name, "from t order by id") == [(1,), (2,)]
+
+
+async def test_an_annotation_that_counts_for_nothing_is_told_in_the_log(around: Surroundings) -> None:
+    run = await around.request('"""@merge_strategy: append_only"""\nresult = pa.table({"id": [1]})', path="pipeline.py")
+
+    ended = await around.finished(run)
+
+    assert ended.error is None
+    [warning] = [line.message for line in ended.last_log_lines if line.level == "warning"]
+    assert warning.startswith("pipeline.py:1: @merge_strategy counts for nothing here: ")
+
+
+@pytest.mark.parametrize(
+    ("sql", "rows"),
+    [
+        ("select column_name, max from (summarize {})", [("id", "2")]),
+        ("select column_name, column_type from (describe {})", [("id", "BIGINT")]),
+        ("table {}", [(1,), (2,)]),
+    ],
+)
+async def test_what_takes_the_name_of_a_table_takes_ours(
+    around: Surroundings, sql: str, rows: list[tuple[object, ...]]
+) -> None:
+    source = await around.request("select 1::bigint as id union all select 2")
+    await around.finished(source)
+    zone = f"z{uuid4().hex[:6]}"
+    await around.upload(zone, "a.csv", "id\n1\n2\n")
+
+    for relation in (f"{{{{ ref('{source.pipeline}') }}}}", f"{{{{ landing_zone('{zone}') }}}}"):
+        run = await around.request(sql.format(relation))
+        assert (await around.finished(run)).error is None
+        assert await around.rows(run.pipeline, "from t order by 1") == rows
 
 
 # Suggestions

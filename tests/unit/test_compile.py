@@ -1,6 +1,7 @@
 """What authors write is read as `pipelines.md` says, and what is wrong with it is told by line."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -121,6 +122,16 @@ def test_annotations_are_comments_of_the_files_own_language() -> None:
     assert (python.tags, sql.tags) == (("a",), ())
 
 
+def test_settings_that_are_left_out_are_as_the_documentation_says() -> None:
+    config, wrong = read_config({}, "pipeline.sql")
+
+    assert wrong == []
+    assert (config.materialized, config.merge_strategy, config.on_schema_change) == ("table", "full_refresh", "evolve")
+    assert (config.max_retries, config.retry_delay_seconds, config.timeout_seconds) == (2, 5, 3600)
+    assert (config.scd_valid_from, config.scd_valid_to) == ("valid_from", "valid_to")
+    assert (config.close_missing, config.archive_landing_zones, config.memory_limit) == (False, False, None)
+
+
 def test_a_text_in_yaml_stays_as_it_is_written() -> None:
     text = "merge_strategy: incremental\nunique_key: [id, on, 2026-01-01]\ndescription: 2026-02-30\nclose_missing: yes"
 
@@ -184,6 +195,16 @@ def test_a_name_gives_what_it_stands_for_and_takes_the_place_of_its_quotes(templ
     assert rendered(template, a="x").sql == sql
 
 
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_a_template_can_ask_for_the_strategy(strategy: Strategy) -> None:
+    names = ("is_append_only", "is_delete_insert", "is_scd2", "is_snapshot")
+    template = " ".join(f"{{% if {name}() %}}{name}{{% endif %}}" for name in names)
+
+    sql = render("pipeline.sql", template, replace(facts(), strategy=strategy)).sql
+
+    assert sql.split() == [name for name in names if name == f"is_{strategy}"]
+
+
 @pytest.mark.parametrize(
     ("template", "told"),
     [
@@ -205,6 +226,16 @@ def test_what_does_not_render_is_told_by_line(template: str, told: str) -> None:
         rendered(template)
 
     assert problems(error)[0].startswith(told)
+
+
+def test_a_watermark_that_there_is_none_of_is_none() -> None:
+    template = (
+        "{% if watermark_value %}a{% endif %}{% if watermark_value != none %}b{% endif %}"
+        "{% if watermark_value is not none %}c{% endif %}{% if watermark_value is defined %}d{% endif %}"
+        "{% if watermark_value == none %}e{% endif %}{{ watermark_value or 'f' }}{{ watermark_value | default('g') }}"
+    )
+
+    assert rendered(template).sql == "efg"
 
 
 def test_every_place_of_the_sql_is_found_in_the_template() -> None:
@@ -448,7 +479,11 @@ def test_publishing_reads_what_only_a_later_run_reads(connection: duckdb.DuckDBP
     [
         (
             "select 1 as id\n-- @merge_strategy: append_only",
-            (2, "@merge_strategy counts for nothing here: annotations stand above the first line of code"),
+            (
+                2,
+                "@merge_strategy counts for nothing here:"
+                " annotations stand above the first line of code, each behind --",
+            ),
         ),
         ("select {{ var('n') }} as n", (None, "var('n') has no default: a run without this parameter fails")),
         (
@@ -464,6 +499,41 @@ def test_what_is_no_error_but_odd_is_warned_of(
 
     assert found.valid
     assert [(one.line, one.message) for one in found.files[0].warnings] == [told]
+
+
+def test_annotations_of_another_kind_and_files_of_another_name_are_warned_of(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    found = validate(
+        connection,
+        "default.bronze.mine",
+        {"pipeline.py": '"""@Merge_Strategy: append_only"""\nresult = 1', "config.yml": "merge_strategy: append_only"},
+    )
+    [block] = validate(connection, "default.bronze.mine", {"pipeline.sql": "/* @tags: a */ select 1 as id"}).files
+
+    [config, code] = found.files
+    assert config.warnings[0].message == "no run reads this file, did you mean 'config.yaml'?"
+    assert (code.warnings[0].message, code.warnings[0].line) == (
+        "@Merge_Strategy counts for nothing here: annotations stand above the first line of code, each behind #",
+        1,
+    )
+    assert block.warnings[0].message.startswith("@tags counts for nothing here")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select max(columns('id|day')) as 'max_\\0' from bronze.x",
+        "select unnest(pair) as max_of from bronze.x",
+        "select x.* from bronze.x",
+        "select 1 as id union all by name select 2 as max_id",
+        "pivot bronze.x on kind in ('max') using sum(n)",
+    ],
+)
+def test_columns_that_only_a_run_knows_hinder_no_publication(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    config = "merge_strategy: incremental\nunique_key: max_id"
+
+    assert validate(connection, "default.bronze.mine", {"pipeline.sql": sql, "config.yaml": config}).valid
 
 
 @pytest.mark.parametrize(

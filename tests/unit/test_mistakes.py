@@ -241,6 +241,10 @@ SQL = (
         "pipeline.sql: a name has too many parts: tables are named namespace.layer.table",
         sql="select * from a.b.c.d",
     ),
+    Mistake(
+        'pipeline.sql:1:20: syntax error at or near ".": a name with "-" needs double quotes',
+        sql='select sales-2026q1.id from default.bronze."sales-2026q1"',
+    ),
     Mistake("pipeline.sql:2:1: expected one query, and here begins another", sql="select 1 as id;\nselect 2 as id"),
     Mistake(
         "pipeline.sql:1:1: DROP is no query: a file of SQL is one SELECT, and the rows that it gives are what counts",

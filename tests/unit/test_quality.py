@@ -17,7 +17,7 @@ from contracts.names import Qualified
 from contracts.reports import Severity
 from services.runner.config import QualityHeader, Strategy
 from services.runner.engine.binding import bind
-from services.runner.engine.quality import QualityTest, run_tests
+from services.runner.engine.quality import TIMEOUT_SECONDS, QualityTest, run_tests
 from services.runner.engine.samples import SAMPLE_ROWS, json_safe
 from services.runner.engine.statement import parse
 from services.runner.template import Facts, render
@@ -56,7 +56,7 @@ def test_no_rows_pass_and_any_row_fails_or_warns(connection: duckdb.DuckDBPyConn
 
     assert (passed.status, passed.value, passed.sample_rows) == ("passed", 0, [])
     assert (failed.status, failed.value) == ("failed", 50_000)
-    assert failed.sample_rows == [{"id": number} for number in range(SAMPLE_ROWS)]
+    assert failed.sample_rows == [{"id": number} for number in range(20)]
     assert (warned.status, warned.value) == ("warned", 1)
 
 
@@ -83,6 +83,7 @@ def test_a_test_that_takes_too_long_is_interrupted_alone(connection: duckdb.Duck
 
     late, passed = run_tests(connection, tests, threads=2, timeout_seconds=3)
 
+    assert TIMEOUT_SECONDS == 60, "which is what a test has if nothing else is said"
     assert (late.status, late.message) == ("error", "took longer than 3 s")
     assert passed.status == "passed"
 

@@ -75,7 +75,7 @@ def lineage(call: Call, table: Annotated[str, PIPELINE]) -> None:
     ]
     call.print_table(["column", "comes from"], rows)
     if unknown:
-        call.say(f"[yellow]{unknown}[/]")
+        call.console.print(unknown, style="yellow", markup=False)
 
 
 def _show(call: Call, seen: dict[str, Any], *, with_plan: bool) -> None:

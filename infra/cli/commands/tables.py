@@ -35,7 +35,7 @@ def tables(
             f"{table['namespace']}.{table['layer']}.{table['name']}",
             Count(table["row_count"]),
             size(table["size_bytes"]),
-            moment(table["updated_at"]),
+            table.get("problem") or moment(table["updated_at"]),
         ),
         empty="There is no table on main.",
         namespace=namespace,

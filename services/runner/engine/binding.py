@@ -110,12 +110,24 @@ def bind(
         if use.table not in relations:
             raise AuthorError(statement.problem(f"there is no table {str(use.table)!r}", use.start))
         alias = "" if use.has_alias else f' as "{use.table.name}"'
-        edits.append(Edit(use.start, use.end, relations[use.table] + alias))
+        start, lead = _lead(statement, use.start)
+        edits.append(Edit(start, use.end, f"{lead}{relations[use.table]}{alias}"))
     edits += [Edit(use.start, use.end, f'"{use.table.name}"') for use in statement.columns]
     for zone in statement.zones:
         edits += _zone_edits(statement, zone, zones[zone.call.placeholder], bucket, csv_call)
     edits.sort(key=lambda edit: (edit.start, edit.end))
     return Bound(statement, edited(statement.sql, edits), tuple(edits))
+
+
+def _lead(statement: Statement, start: int) -> tuple[int, str]:
+    """Where the name of a relation begins with what takes names only, and what takes the place of that."""
+    found = _TAKES_NAMES.search(statement.sql.encode()[:start])
+    if found is None:
+        return start, ""
+    return (found.start() if found[0].lower().startswith(b"table") else start), "from "
+
+
+_TAKES_NAMES: Final = re.compile(rb"\b(table|summarize|describe|desc)\s+\Z", re.IGNORECASE)
 
 
 def edited(sql: str, edits: Sequence[Edit]) -> str:
@@ -138,11 +150,13 @@ def _zone_edits(statement: Statement, use: ZoneUse, content: ZoneContent, bucket
         call = _call_of_only_file(statement, use, content.files, bucket, csv_call)
         if call is not None:
             start, end = use.reader or (use.start, use.end)
-            return [Edit(start, end, f"{call}{alias}")]
+            start, lead = _lead(statement, start)
+            return [Edit(start, end, f"{lead}{call}{alias}")]
         files = _file_list(content.files, bucket)
         if use.reader is not None:
             return [Edit(use.start, use.end, files)]
-        return [Edit(use.start, use.end, f"{_reader(statement, use, content.files)}({files}){alias}")]
+        start, lead = _lead(statement, use.start)
+        return [Edit(start, use.end, f"{lead}{_reader(statement, use, content.files)}({files}){alias}")]
     start, end = use.reader or (use.start, use.end)
     if content.expected_schema:
         columns = _empty_columns(statement, use, content.expected_schema)

@@ -129,13 +129,27 @@ def _parsed(connection: duckdb.DuckDBPyConnection, rendered: Rendered) -> Statem
 
 
 def _columns_given(node: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The names of the columns of a SELECT, or None where a star or a nameless expression is among them."""
+    """The names of the columns of a SELECT, or None where an expression has no name, or stands for several columns."""
     while node["type"] == "SET_OPERATION_NODE" and node["setop_type"] != "UNION_BY_NAME":
         node = node["left"]
-    if node["type"] != "SELECT_NODE" or any(item["type"] == "STAR" for item in node["select_list"]):
+    if node["type"] != "SELECT_NODE" or any(_is_several(item) for item in node["select_list"]):
         return None
     names = [item["alias"] or item.get("column_names", [""])[-1] for item in node["select_list"]]
     return tuple(names) if all(names) else None
+
+
+def _is_several(expression: Any) -> bool:
+    """Whether there is a star in an expression, `COLUMNS(…)`, or `unnest(…)`, of which a struct becomes columns."""
+    pending = [expression]
+    while pending:
+        match pending.pop():
+            case {"type": "STAR"} | {"function_name": "unnest"}:
+                return True
+            case dict() as node:
+                pending += node.values()
+            case list() as items:
+                pending += items
+    return False
 
 
 # Names and places
@@ -331,12 +345,16 @@ def _refusal(statement: Statement, tree: Mapping[str, Any]) -> Problem:
     message = reworded(str(tree["error_message"]))
     if tree["error_type"] == "not implemented":
         return statement.problem(*_no_query(statement.sql))
-    if 'at or near "-"' in message:
-        message += ': a name with "-" needs double quotes'
     position = int(tree["position"]) if tree.get("position") is not None else None
+    if _DASH_IN_NAME.search(statement.sql.encode()[: (position or 0) + 1]):
+        message += ': a name with "-" needs double quotes'
     if position is not None and message.startswith("syntax error"):
         message += misspelt_keyword(statement.sql, position)
     return statement.problem(message, position)
+
+
+_DASH_IN_NAME: Final = re.compile(rb"-\Z|\w-\w+\.\Z")
+"""What ends where a name with a dash is none: at the dash, or at the dot behind what was taken for a column."""
 
 
 def _no_query(sql: str) -> tuple[str, int]:

@@ -20,6 +20,7 @@ from services.runner.engine.statement import identifier, string
 from services.runner.python.output import RunLog
 from services.runner.python.source import MODULE, PYTHON_FILE, QUOTED, Source, named_zone
 from services.runner.template import Facts, Flag, table_name
+from shared.similar import expected
 
 _MISSING: Final = object()
 
@@ -126,12 +127,16 @@ class Context:
         self.namespace, self.layer, self.name = facts.pipeline
         self.is_incremental = Flag(facts.is_incremental)
 
+    def __getattr__(self, name: str) -> Any:
+        known = [one for one in (*vars(self), *vars(Context)) if not one.startswith("_")]
+        raise AttributeError(f"ctx has no {name!r}{expected(name, known)}")
+
     def ref(self, name: str) -> duckdb.DuckDBPyRelation:
         """The table of `layer.name`, or of `namespace.layer.name`, as of this run's branch.
 
         In the text of a query it stands for the table. `LookupError` if there is none.
         """
-        table = table_name(name, self._facts.pipeline.namespace)
+        table = table_name(_text("ref", name, "bronze.orders"), self._facts.pipeline.namespace)
         relation = self._relation(table)
         if relation is None:
             raise LookupError(f"there is no table {str(table)!r}{self._asked.meant('table', str(table))}")
@@ -146,7 +151,7 @@ class Context:
 
     def landing_zone(self, zone: str, only: str = "all") -> Files:
         """The addresses of the files in a zone; with `only="new"` of those that no successful run has read."""
-        named = named_zone(zone, only, self._facts.pipeline.namespace)
+        named = named_zone(_text("landing_zone", zone, "orders"), only, self._facts.pipeline.namespace)
         with self._asking:
             files = self._asked.files_of(named.namespace, named.zone, named.form)
         if files is None:
@@ -180,6 +185,13 @@ class Context:
                 return None
             self._tables[table] = _named(self.duckdb, table, relation)
             return self._tables[table]
+
+
+def _text(function: str, name: object, example: str) -> str:
+    """A name that a function was given; `TypeError` if it is no text."""
+    if not isinstance(name, str):
+        raise TypeError(f"{function}() takes a name as text, as {function}({example!r}), not {name!r}")
+    return name
 
 
 # Relations as text

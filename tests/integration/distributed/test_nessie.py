@@ -1,6 +1,7 @@
 """What only Nessie does: answers that are lost, lists in pages, tokens that allow little, closings left half done."""
 
 import asyncio
+import json
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +38,8 @@ class Line:
         self.url = ""
         self.loses: Callable[[str, str], bool] = lambda _method, _path: False
         self.lost: list[str] = []
+        self.logs: list[list[str]] = []
+        """The commits that each answer to a question for a log held."""
 
 
 @pytest.fixture
@@ -55,6 +58,8 @@ async def line_to(stack: Stack, encryption: ssl.SSLContext | None = None) -> Asy
         url = URL(stack.settings.nessie_url + request.raw_path, encoded=True)
         async with nessie.request(request.method, url, data=body or None, headers=headers) as answer:
             content = await answer.read()
+        if request.path.endswith("/history") and answer.ok:
+            line.logs.append([entry["commitMeta"]["hash"] for entry in json.loads(content)["logEntries"]])
         if line.loses(request.method, unquote(request.raw_path)):
             line.lost.append(request.raw_path)
             assert request.transport is not None
@@ -115,6 +120,22 @@ async def test_a_merge_that_did_not_happen_is_not_taken_for_one(
             await far.merge(branch, run_id, 1)
         with pytest.raises(Unavailable):
             await far.find_merge(run_id, BEGINNING)
+
+
+async def test_a_merge_reads_no_more_of_the_log_than_it_is_about(
+    stack: Stack, lake: Lakehouse, on: Catalogs, line: Line, table: Qualified
+) -> None:
+    for number in range(3):
+        await merged(lake, on, table, number)
+    head, branch = await lake.head(), await new_branch(lake)
+    append(on(branch), table, 3)
+
+    async with lakehouse(over(stack, line), "runner") as far:
+        merge = await far.merge(branch, uuid4(), 1, since=head)
+
+    # The look whether the run is on main shows the commit at which it ends; the other answer is the merge.
+    assert merge is not None
+    assert line.logs == [[head], [merge.snapshot]]
 
 
 async def test_a_commit_whose_answer_is_lost_is_found(
